@@ -1,0 +1,42 @@
+# The two commands of the README. Both set up a virtual environment under the repo first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+CORES ?= all
+export PATH := $(BIN):$(PATH)
+
+.DELETE_ON_ERROR:
+.PHONY: setup demo test test-quick lint format clean
+
+setup: $(VENV)/.installed  ## the virtual environment, from the lock file
+
+$(VENV)/.installed: envs/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rlgen needs Python >= 3.11; set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' envs/requirements.lock)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: setup  ## the miniature study, from nothing to its report
+	snakemake --profile profiles/local --cores $(CORES)
+	@echo "Done. Open results/mini/report/index.html"
+
+test: setup  ## all tests
+	pytest
+
+test-quick: setup  ## the tests that take seconds
+	pytest -m "not slow"
+
+lint: setup  ## style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup
+	ruff format .
+	ruff check --fix .
+
+clean:  ## the environment; results stay
+	rm -rf $(VENV)

@@ -1,0 +1,3 @@
+"""rlgen: why reinforcement learning generalises where supervised fine-tuning forgets."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,265 @@
+"""`rlgen <stage>`: what each rule runs, and what a person can run by hand. Stages are imported when they run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlgen.errors import StudyError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Why reinforcement learning generalises where supervised fine-tuning forgets.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="The study file: its schema, and whether a file is right.")
+app.add_typer(config_app, name="config")
+
+SettingsJson = Annotated[str, typer.Option("--settings", help="The stage's settings as JSON; `snakemake -p` prints it.")]
+Out = Annotated[Path, typer.Option("--out", help="The artifact to make.")]
+In = Annotated[Path, typer.Option(exists=True)]
+Ins = Annotated[list[Path], typer.Option(exists=True)]
+
+
+@config_app.command("check")
+def config_check(study: Path) -> None:
+    """Check a study file; say every wrong key, what is wrong and the remedy."""
+    from rlgen.study import load_study
+
+    found = load_study(study)
+    typer.echo(f"{study}: study `{found.study}` is right: {len(found.arms)} arms, {len(found.crosscoders)} crosscoders")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of a study file."""
+    import json
+
+    from rlgen.study.stages import schema
+
+    typer.echo(json.dumps(schema(), indent=1))
+
+
+@app.command()
+def problems(settings: SettingsJson, out: Out) -> None:
+    """Training problems, from the miniature world or a file."""
+    from rlgen.data.problems import make_problems
+    from rlgen.study.stages import ProblemsSettings, parse_settings
+
+    make_problems(parse_settings(ProblemsSettings, settings), out=out)
+
+
+@app.command()
+def task(settings: SettingsJson, out: Out) -> None:
+    """An evaluation task: its items and its lm-evaluation-harness file."""
+    from rlgen.data.tasks import make_task
+    from rlgen.study.stages import TaskSettings, parse_settings
+
+    make_task(parse_settings(TaskSettings, settings), out=out)
+
+
+@app.command()
+def corpus(settings: SettingsJson, base: In, problems: In, out: Out) -> None:
+    """The token ids on which every model's activations are taken."""
+    from rlgen.data.corpus import make_corpus
+    from rlgen.study.stages import CorpusSettings, parse_settings
+
+    make_corpus(parse_settings(CorpusSettings, settings), base=base, problems=problems, out=out)
+
+
+@app.command()
+def pretrain(settings: SettingsJson, out: Out) -> None:
+    """The miniature base, from scratch."""
+    from rlgen.posttrain.pretrain import pretrain
+    from rlgen.study.stages import PretrainSettings, parse_settings
+
+    pretrain(parse_settings(PretrainSettings, settings), out=out)
+
+
+@app.command()
+def adopt(settings: SettingsJson, out: Out) -> None:
+    """Take an existing model into the study, by reference."""
+    from rlgen.posttrain.adopt import adopt
+    from rlgen.study.stages import AdoptSettings, parse_settings
+
+    adopt(parse_settings(AdoptSettings, settings), out=out)
+
+
+@app.command()
+def sft(settings: SettingsJson, base: In, problems: In, out: Out) -> None:
+    """An arm by supervised fine-tuning."""
+    from rlgen.posttrain.sft import sft
+    from rlgen.study.stages import SftSettings, parse_settings
+
+    sft(parse_settings(SftSettings, settings), base=base, problems=problems, out=out)
+
+
+@app.command()
+def grpo(settings: SettingsJson, base: In, problems: In, out: Out) -> None:
+    """An arm by reinforcement learning."""
+    from rlgen.posttrain.grpo import grpo
+    from rlgen.study.stages import GrpoSettings, parse_settings
+
+    grpo(parse_settings(GrpoSettings, settings), base=base, problems=problems, out=out)
+
+
+@app.command()
+def perturb(settings: SettingsJson, base: In, like: In, out: Out) -> None:
+    """The noise null: base with weight noise as large as another model's change."""
+    from rlgen.posttrain.perturb import perturb
+    from rlgen.study.stages import PerturbSettings, parse_settings
+
+    perturb(parse_settings(PerturbSettings, settings), base=base, like=like, out=out)
+
+
+@app.command()
+def evaluate(settings: SettingsJson, model: In, task: Ins, out: Out) -> None:
+    """A model's answers to every task, item by item."""
+    from rlgen.evaluation.evaluate import evaluate
+    from rlgen.study.stages import EvaluateSettings, parse_settings
+
+    evaluate(parse_settings(EvaluateSettings, settings), model=model, tasks=task, out=out)
+
+
+@app.command()
+def dump(settings: SettingsJson, model: In, corpus: In, out: Out) -> None:
+    """One part of a model's activation store."""
+    from rlgen.activations.dump import dump
+    from rlgen.study.stages import DumpSettings, parse_settings
+
+    dump(parse_settings(DumpSettings, settings), model=model, corpus=corpus, out=out)
+
+
+@app.command()
+def fit(settings: SettingsJson, store: Ins, out: Out) -> None:
+    """A crosscoder over several models' stores (`--store` for every part of every model)."""
+    from rlgen.crosscoder.train import fit
+    from rlgen.study.stages import FitSettings, parse_settings
+
+    fit(parse_settings(FitSettings, settings), stores=store, out=out)
+
+
+@app.command()
+def diagnose(settings: SettingsJson, crosscoder: In, model: Ins, store: Ins, out: Out) -> None:
+    """What a crosscoder explains: FVE, delta-FVE, L0, dead features, recovered cross-entropy."""
+    from rlgen.crosscoder.diagnostics import diagnose
+    from rlgen.study.stages import FitSettings, parse_settings
+
+    parsed = parse_settings(FitSettings, settings)
+    diagnose(parsed, crosscoder=crosscoder, models=model, stores=store, out=out)
+
+
+@app.command()
+def attribute(settings: SettingsJson, crosscoder: In, diagnostics: In, out: Out) -> None:
+    """NRN and MAS of every feature."""
+    from rlgen.features.attribution import attribute
+    from rlgen.study.stages import AttributeSettings, parse_settings
+
+    attribute(parse_settings(AttributeSettings, settings), crosscoder=crosscoder, diagnostics=diagnostics, out=out)
+
+
+@app.command()
+def track(settings: SettingsJson, crosscoder: In, store: Ins, out: Out) -> None:
+    """A pairwise crosscoder's features over its arm's checkpoints."""
+    from rlgen.features.tracking import track
+    from rlgen.study.stages import TrackSettings, parse_settings
+
+    track(parse_settings(TrackSettings, settings), crosscoder=crosscoder, stores=store, out=out)
+
+
+@app.command()
+def localise(
+    settings: SettingsJson,
+    crosscoder: In,
+    base: In,
+    arm: In,
+    base_evaluation: In,
+    arm_evaluation: In,
+    task: Ins,
+    diagnostics: In,
+    out: Out,
+) -> None:
+    """The features behind "base wrong, arm right"."""
+    from rlgen.features.localisation import localise
+    from rlgen.study.stages import LocaliseSettings, parse_settings
+
+    localise(
+        parse_settings(LocaliseSettings, settings),
+        crosscoder=crosscoder,
+        models={"base": base, "arm": arm},
+        evaluations={"base": base_evaluation, "arm": arm_evaluation},
+        tasks=task,
+        diagnostics=diagnostics,
+        out=out,
+    )
+
+
+@app.command()
+def intervene(
+    edit: Annotated[str, typer.Argument(help="`ablate` (in the arm) or `amplify` (in the base)")],
+    settings: SettingsJson,
+    crosscoder: In,
+    localisation: In,
+    diagnostics: In,
+    base: In,
+    arm: In,
+    task: Ins,
+    out: Out,
+) -> None:
+    """Edit a live model at the localised features, with every control."""
+    from rlgen.interventions.evaluate import intervene
+    from rlgen.study.stages import InterveneSettings, parse_settings
+
+    intervene(
+        edit,
+        parse_settings(InterveneSettings, settings),
+        crosscoder=crosscoder,
+        localisation=localisation,
+        diagnostics=diagnostics,
+        models={"base": base, "arm": arm},
+        tasks=task,
+        out=out,
+    )
+
+
+@app.command()
+def summary(settings: SettingsJson, root: In, out: Out) -> None:
+    """Every number of the report, by name."""
+    from rlgen.report.summary import summarise
+    from rlgen.study.stages import SummarySettings, parse_settings
+
+    summarise(parse_settings(SummarySettings, settings), root=root, out=out)
+
+
+@app.command()
+def report(settings: SettingsJson, summary: In, root: In, out: Out) -> None:
+    """The page: one HTML file that opens from disk."""
+    from rlgen.report.page import make_report
+    from rlgen.study.stages import ReportSettings, parse_settings
+
+    make_report(parse_settings(ReportSettings, settings), summary=summary, root=root, out=out)
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """A StudyError is printed without a traceback; anything else crashes loudly."""
+    try:
+        yield
+    except StudyError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+def main() -> None:
+    """Entry point of the `rlgen` command."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    with readable_errors():
+        app()

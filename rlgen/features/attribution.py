@@ -1,0 +1,142 @@
+"""Whose a feature is: NRN and MAS from decoder norms (METHOD: attribution)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rlgen.crosscoder.model import Crosscoder
+from rlgen.stage import atomic_path, stage, write_json
+from rlgen.study import BASE
+from rlgen.study.stages import AttributeSettings
+
+Floats = NDArray[np.float64]
+
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+"""Of NRN over alive features, as reported."""
+
+
+def attribute(settings: AttributeSettings, *, crosscoder: Path, diagnostics: Path, out: Path) -> None:
+    """Write NRN and MAS of every feature: features.parquet, attribution.json. Dead features get nan."""
+    inputs = {"crosscoder": crosscoder, "diagnostics": diagnostics}
+    with stage("attribute", settings, inputs, out) as work:
+        model = Crosscoder.from_pretrained(crosscoder)
+        rates = read_features(diagnostics)["firing_rate"].to_numpy(np.float64)
+        l1_FM = decoder_l1(model)
+        rule = settings.attribution
+        table = feature_table(model.config.models, l1_FM, rates, rule.specific, rule.nrn_range)
+        with atomic_path(work.folder / "features.parquet") as path:
+            table.to_parquet(path, index=False)
+        write_json(work.folder / "attribution.json", summary(table, model.config.models, rule.nrn_range))
+
+
+def read_features(diagnostics: Path) -> pd.DataFrame:
+    """A crosscoder's diagnostics by feature, in the order of the features."""
+    return pd.read_parquet(diagnostics / "features.parquet").sort_values("feature", ignore_index=True)
+
+
+def slot_names(models: list[str]) -> list[str]:
+    """A crosscoder's slots by name: a model that is joined twice is `base` and `base#2`."""
+    seen: Counter[str] = Counter()
+    names = []
+    for model in models:
+        seen[model] += 1
+        names.append(model if seen[model] == 1 else f"{model}#{seen[model]}")
+    return names
+
+
+def decoder_l1(crosscoder: Crosscoder) -> Floats:
+    """L1 norm of every feature's decoder row in every slot, [F, M], in normalised units.
+
+    Normalised: each model's activations have mean norm sqrt(d), so that models of other scales compare.
+    """
+    norms_FM: Floats = crosscoder.W_dec.detach().double().abs().sum(dim=-1).cpu().numpy()
+    return norms_FM
+
+
+def nrn(other: Floats, post_trained: Floats) -> Floats:
+    """NRN from L1 norms of any shape: 1 post-trained only, 0 the other only, 0.5 shared; nan where both are 0.
+
+    Source: the paper's normalised relative norm (METHOD: attribution).
+    """
+    return _share(post_trained, other + post_trained)
+
+
+def mas(l1_FM: Floats) -> Floats:
+    """MAS, [F, M]: a slot's share of a feature's decoder L1 norm; rows sum to 1, nan where all norms are 0."""
+    return _share(l1_FM, l1_FM.sum(axis=1, keepdims=True))
+
+
+def pair(models: list[str]) -> tuple[int, int] | None:
+    """Slots (other, post-trained) of a pairwise crosscoder, None of a joint one; base is the other where it is there."""
+    if len(models) != 2:
+        return None
+    return (1, 0) if models[1] == BASE and models[0] != BASE else (0, 1)
+
+
+def feature_table(
+    models: list[str], l1_FM: Floats, firing_rate_F: Floats, specific: float, nrn_range: tuple[float, float]
+) -> pd.DataFrame:
+    """One row a feature: firing_rate, l1_<slot>, mas_<slot>, nrn (pairwise), owner, specific.
+
+    A feature is specific to the model whose MAS exceeds `specific`; in a pair, where 0.5 is but an equal share,
+    its NRN must lie outside `nrn_range` too. A feature that never fires has nan and no owner.
+    """
+    slots = slot_names(models)
+    alive_F = firing_rate_F > 0
+    mas_FM = np.where(alive_F[:, None], mas(l1_FM), np.nan)
+    table = pd.DataFrame({"feature": np.arange(len(l1_FM)), "firing_rate": firing_rate_F})
+    for i, slot in enumerate(slots):
+        table[f"l1_{slot}"] = l1_FM[:, i]
+    for i, slot in enumerate(slots):
+        table[f"mas_{slot}"] = mas_FM[:, i]
+    known_F = ~np.isnan(mas_FM).any(axis=1)
+    best_F = np.where(known_F, np.nan_to_num(mas_FM).argmax(axis=1), -1)
+    is_specific_F = known_F & (np.nan_to_num(mas_FM).max(axis=1) > specific)
+    if (found := pair(models)) is not None:
+        other, post_trained = found
+        nrn_F = np.where(alive_F, nrn(l1_FM[:, other], l1_FM[:, post_trained]), np.nan)
+        table["nrn"] = nrn_F
+        is_specific_F &= outside(nrn_F, nrn_range)
+    table["owner"] = [slots[i] if i >= 0 else None for i in best_F]
+    table["specific"] = is_specific_F
+    return table
+
+
+def outside(nrn_F: Floats, nrn_range: tuple[float, float]) -> NDArray[np.bool_]:
+    """Which features' NRN is extreme; nan is not."""
+    return (nrn_F < nrn_range[0]) | (nrn_F > nrn_range[1])
+
+
+def summary(table: pd.DataFrame, models: list[str], nrn_range: tuple[float, float]) -> dict[str, Any]:
+    """Counts of a `feature_table`: alive, specific features by slot and, of a pair, the spread of NRN."""
+    slots = slot_names(models)
+    owners = table.loc[table["specific"], "owner"].value_counts()
+    alive = int((table["firing_rate"] > 0).sum())
+    found: dict[str, Any] = {
+        "slots": slots,
+        "features": len(table),
+        "alive": alive,
+        "specific_features": {slot: int(owners.get(slot, 0)) for slot in slots},
+    }
+    if "nrn" in table:
+        nrn_F = table["nrn"].dropna().to_numpy()
+        extreme = int(outside(nrn_F, nrn_range).sum())
+        found["nrn"] = {
+            "range": list(nrn_range),
+            "outside": extreme,
+            "share_outside": extreme / len(nrn_F) if len(nrn_F) else None,
+            "above": int((nrn_F > nrn_range[1]).sum()),
+            "below": int((nrn_F < nrn_range[0]).sum()),
+            "quantiles": {f"{q:g}": float(np.quantile(nrn_F, q)) for q in QUANTILES} if len(nrn_F) else {},
+        }
+    return found
+
+
+def _share(part: Floats, total: Floats) -> Floats:
+    return np.divide(part, total, out=np.full(np.broadcast_shapes(part.shape, total.shape), np.nan), where=total > 0)

@@ -1,0 +1,120 @@
+"""Causal language models and tokenizers: load, save, find the decoder blocks, read and edit the residual stream."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlgen.errors import StudyError
+
+REFERENCE = "reference.json"
+"""In an adopted model's folder: where the weights really are."""
+
+ResidualEdit = Callable[[Tensor], Tensor]
+"""From the residual stream after a block, [batch, position, d], to what takes its place."""
+
+
+def locate(path: Path) -> tuple[str, str | None]:
+    """The folder or hub id that a study's model folder stands for, and its revision."""
+    reference = path / REFERENCE
+    if reference.is_file():
+        found = json.loads(reference.read_text())
+        return found["path"], found["revision"]
+    return str(path), None
+
+
+def load_model(path: Path, dtype: str = "auto") -> PreTrainedModel:
+    """Load a causal LM for inference, on the GPU if there is one. Raises StudyError if there is none at `path`."""
+    where, revision = locate(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(where, revision=revision, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{where}: no causal LM can be loaded from there: {error}") from None
+    return model.to(device()).eval()
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer, padding on the left; a missing pad token becomes the end token."""
+    where, revision = locate(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{where}: no tokenizer can be loaded from there: {error}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+    """The model's decoder blocks: its longest list of modules that are all of one kind."""
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len({type(b) for b in m}) == 1]
+    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    fitting = [m for m in lists if depth is None or len(m) == depth]
+    if not fitting:
+        raise StudyError(f"{type(model).__name__}: no list of {depth} decoder blocks found; the architecture is not known")
+    return max(fitting, key=len)
+
+
+def block(model: nn.Module, layer: int) -> nn.Module:
+    """The block after which layer `layer` (1 is the first) is read. Raises StudyError if there is none."""
+    blocks = decoder_blocks(model)
+    if not 1 <= layer <= len(blocks):
+        raise StudyError(f"activations.layers: {layer}; this model has blocks 1 to {len(blocks)}")
+    return blocks[layer - 1]
+
+
+@contextlib.contextmanager
+def edited(model: nn.Module, layer: int, edit: ResidualEdit) -> Iterator[None]:
+    """While the block lasts, `edit` replaces the residual stream after decoder block `layer`."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (edit(output[0]), *output[1:])
+        return edit(output)
+
+    handle = block(model, layer).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _Stop(Exception):
+    """Ends a forward pass after the last wanted block."""
+
+
+@torch.no_grad()
+def residuals(model: PreTrainedModel, layers: list[int], **inputs: Tensor) -> Tensor:
+    """Residual stream after each of `layers`, [batch, position, layers, d]; later blocks are not computed."""
+    found: dict[int, Tensor] = {}
+    last = max(layers)
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            found[layer] = output[0] if isinstance(output, tuple) else output
+            if layer == last:
+                raise _Stop
+
+        return hook
+
+    handles = [block(model, layer).register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        with contextlib.suppress(_Stop):
+            model(**inputs, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack([found[layer] for layer in layers], dim=2)

@@ -1,0 +1,106 @@
+"""The study's claims, held against its numbers: what was expected, what was measured, whether it holds.
+
+The bounds were written down before the miniature study was run (three seeds are reported). A claim whose part of
+the pipeline a study leaves out is not listed; one that does not hold is listed as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+TRAINED_ACCURACY = 0.85
+TRAINED_GAIN = 0.30
+TRANSFER_GAIN = 0.20
+TRANSFER_LOSS = -0.15
+AMPLIFIED_GAIN = 0.15
+RANDOM_FACTOR = 2.0
+MOST_FEATURES = 20
+
+Finding = dict[str, Any]
+
+
+def findings(summary: Mapping[str, Any]) -> list[Finding]:
+    """Every claim that the study's parts allow to be judged: claim, statistic, relation, bound, unit, holds."""
+    return [*_accuracies(summary), *_specific(summary), *_amplified(summary), *_ablated(summary), *_nulls(summary)]
+
+
+def _finding(
+    claim: str, statistic: float, relation: str, bound: float, unit: str, control: str, **interval: Any
+) -> Finding:
+    compare = {">=": statistic >= bound, "<=": statistic <= bound, ">": statistic > bound, "<": statistic < bound}
+    found = {"claim": claim, "statistic": statistic, "relation": relation, "bound": bound, "unit": unit}
+    return {**found, "control": control, "holds": compare[relation], **interval}
+
+
+def _interval(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: block[key] for key in ("low", "high", "n") if block.get(key) is not None}
+
+
+def _accuracies(summary: Mapping[str, Any]) -> Iterator[Finding]:
+    for arm, method in summary["arms"].items():
+        trained = summary["group_accuracy"][arm]["train_domain"]
+        change = summary["contrasts"][arm]
+        if method == "grpo" and trained is not None:
+            claim = f"{arm} masters the tasks it was trained on"
+            yield _finding(
+                claim, trained["value"], ">=", TRAINED_ACCURACY, "share", "a fixed bound", **_interval(trained)
+            )
+            gain = change["train_domain"]
+            claim = f"{arm} gains on the tasks it was trained on"
+            yield _finding(claim, gain["value"], ">=", TRAINED_GAIN, "points", "base, same items", **_interval(gain))
+        if method in ("grpo", "sft") and change["transfer"] is not None:
+            moved, up = change["transfer"], method == "grpo"
+            claim = f"{arm} gains on transfer tasks" if up else f"{arm} forgets: it loses on transfer tasks"
+            relation, bound = (">=", TRANSFER_GAIN) if up else ("<=", TRANSFER_LOSS)
+            yield _finding(claim, moved["value"], relation, bound, "points", "base, same items", **_interval(moved))
+
+
+def _specific(summary: Mapping[str, Any]) -> Iterator[Finding]:
+    sft = [arm for arm, method in summary["arms"].items() if method == "sft"]
+    rl = [arm for arm, method in summary["arms"].items() if method == "grpo"]
+    for name, crosscoder in summary["crosscoders"].items():
+        joined = crosscoder["models"]
+        counts = crosscoder["specific_features"]
+        for one in (arm for arm in sft if arm in joined):
+            for other in (arm for arm in rl if arm in joined):
+                claim = f"{one} has more features of its own than {other} ({name})"
+                control = f"features specific to {other}"
+                yield _finding(claim, counts[one], ">", counts[other], "features", control)
+
+
+def _amplified(summary: Mapping[str, Any]) -> Iterator[Finding]:
+    edit = summary["interventions"].get("amplify")
+    if edit is None:
+        return
+    count = len(summary["localisation"]["features"])
+    yield _finding("the localised features are few", count, "<=", MOST_FEATURES, "features", "a fixed bound")
+    for group, block in (("transfer", edit), ("unseen", edit.get("unseen"))):
+        if block is None:
+            continue
+        effect, interval = block["effect"], _interval(block)
+        claim = f"amplifying them in {edit['model']} raises accuracy on {group} tasks"
+        yield _finding(claim, effect, ">=", AMPLIFIED_GAIN, "points", "a fixed bound", **interval)
+        q95 = block["matched_random"]["q95"]
+        claim = f"... by at least twice what matched random features reach, on {group} tasks"
+        control = f"2 x 95th percentile of {block['matched_random']['draws']} matched random sets"
+        yield _finding(claim, effect, ">=", RANDOM_FACTOR * max(q95, 0.0), "points", control, **interval)
+
+
+def _ablated(summary: Mapping[str, Any]) -> Iterator[Finding]:
+    edit = summary["interventions"].get("ablate")
+    if edit is None:
+        return
+    for group, block in (("transfer", edit), ("unseen", edit.get("unseen"))):
+        if block is not None:
+            claim = f"ablating them in {edit['model']} costs more on {group} tasks than matched random features do"
+            control = f"5th percentile of {block['matched_random']['draws']} matched random sets"
+            bound = min(block["matched_random"]["q05"], 0.0)
+            yield _finding(claim, block["effect"], "<", bound, "points", control, **_interval(block))
+
+
+def _nulls(summary: Mapping[str, Any]) -> Iterator[Finding]:
+    null = summary["nulls"].get("base_base")
+    if null is not None:
+        claim = "base joined with itself shows no feature of one side"
+        yield _finding(claim, null["outside"], "<=", 0, "features", "a null: none expected", n=null["alive"])

@@ -1,0 +1,65 @@
+"""What the study's jobs cost and with what they ran, from the manifests of its artifacts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlgen.paths import Layout
+from rlgen.stage import MANIFEST, read_manifest
+from rlgen.study.stages import SummarySettings
+
+
+def find_jobs(settings: SummarySettings, paths: Layout) -> list[dict[str, Any]]:
+    """One entry for each finished artifact that belongs to the study, in the order of the data's way."""
+    jobs = []
+    for artifact in _artifacts(settings, paths):
+        if (artifact / MANIFEST).is_file():
+            job = {"artifact": artifact.relative_to(paths.root).as_posix(), **read_manifest(artifact)}
+            job["inputs"] = sorted(job.pop("inputs", {}))
+            jobs.append(job)
+    return jobs
+
+
+def cost(jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Summed wall time and highest memory by stage, versions that were used, and the jobs one by one."""
+    wall: dict[str, float] = defaultdict(float)
+    peak: dict[str, int] = defaultdict(int)
+    versions: dict[str, set[str]] = defaultdict(set)
+    for job in jobs:
+        wall[job["stage"]] += job["wall_seconds"]
+        peak[job["stage"]] = max(peak[job["stage"]], job.get("peak_memory_bytes") or 0)
+        for package, version in job.get("versions", {}).items():
+            versions[package].add(version)
+    kept = ("stage", "artifact", "wall_seconds", "peak_memory_bytes", "device", "seed", "settings", "inputs", "digest")
+    return {
+        "wall_seconds": {stage: round(seconds, 3) for stage, seconds in wall.items()},
+        "peak_memory_bytes": dict(peak),
+        "versions": {package: ", ".join(sorted(found)) for package, found in sorted(versions.items())},
+        "git_commits": sorted({job["git_commit"] for job in jobs if job.get("git_commit")}),
+        "devices": sorted({job["device"] for job in jobs if job.get("device")}),
+        "jobs": [{key: job.get(key) for key in kept} for job in jobs],
+    }
+
+
+def _artifacts(settings: SummarySettings, paths: Layout) -> Iterator[Path]:
+    """Folders of the study's own artifacts: what an earlier setting left behind is not counted."""
+    yield paths.problems
+    yield from (paths.task(task) for group in settings.groups.values() for task in group)
+    yield paths.corpus
+    joined = {model for models in settings.crosscoders.values() for model in models}
+    models = [*settings.models, *sorted(joined - set(settings.models))]
+    yield from (paths.model(model) for model in models)
+    yield from (paths.evaluation(model) for model in models)
+    for model in models:
+        for name in (model, f"{model}@*"):
+            pattern = paths.activations(name, "*").relative_to(paths.root)
+            yield from sorted(paths.root.glob(pattern.as_posix()))
+    for name in settings.crosscoders:
+        yield from (paths.crosscoder(name), paths.diagnostics(name), paths.attribution(name))
+    yield from (paths.tracking(name) for name in settings.tracked)
+    if settings.localised:
+        yield paths.localisation(settings.localised)
+        yield from (paths.intervention(edit) for edit in ("ablate", "amplify"))

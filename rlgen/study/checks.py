@@ -1,0 +1,202 @@
+"""What one section's types cannot say: whether the parts of a study fit together."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlgen.study.sections import (
+    ExistingArm,
+    ExistingBase,
+    GrpoArm,
+    JsonlProblems,
+    JsonlTask,
+    JsonlText,
+    MiniatureTask,
+    PretrainedBase,
+    SftArm,
+    TrainedArm,
+)
+from rlgen.study.study import BASE, Study
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One wrong setting: its key's path, what is wrong with it, and what to do."""
+
+    key: str
+    problem: str
+    remedy: str
+
+
+def check(study: Study) -> list[Finding]:
+    """Everything about the study's settings that cannot work together. Empty if it can be run."""
+    return [
+        *_names(study),
+        *_files(study),
+        *_world(study),
+        *_arms(study),
+        *_layers(study),
+        *_crosscoders(study),
+        *_causal(study),
+        *_sizes(study),
+    ]
+
+
+def _names(study: Study) -> Iterator[Finding]:
+    for name, count in Counter(study.arm_names).items():
+        if count > 1:
+            yield Finding("arms", f"{count} arms are named `{name}`", "give every arm a name of its own")
+    if BASE in study.arm_names:
+        yield Finding("arms", "an arm is named `base`", "rename it; `base` is the base model's name")
+    seen: dict[str, str] = {}
+    for group, names in study.task_groups.items():
+        for name in names:
+            if name in seen:
+                where = f"listed in `{seen[name]}` and `{group}`" if seen[name] != group else "listed twice"
+                yield Finding(f"tasks.{group}", f"task `{name}` is {where}", "list each task once, in one group")
+            seen[name] = group
+    for name in study.crosscoders:
+        if name.startswith("null-"):
+            yield Finding(f"crosscoders.{name}", "starts with `null-`", "rename it; the nulls are named so")
+
+
+def _files(study: Study) -> Iterator[Finding]:
+    local: list[tuple[str, Path]] = []
+    if isinstance(study.problems, JsonlProblems):
+        local.append(("problems.path", study.problems.path))
+    for group, tasks in study.tasks:
+        local += [(f"tasks.{group}[{i}].path", t.path) for i, t in enumerate(tasks) if isinstance(t, JsonlTask)]
+    sources = enumerate(study.corpus.sources)
+    local += [(f"corpus.sources[{i}].path", s.path) for i, s in sources if isinstance(s, JsonlText)]
+    for key, path in local:
+        if not path.is_file():
+            yield Finding(key, f"no such file: {path}", "give a JSONL file, relative to the working directory")
+    models = [("base.path", study.base.path)] if isinstance(study.base, ExistingBase) else []
+    for i, arm in enumerate(study.arms):
+        if isinstance(arm, ExistingArm):
+            models.append((f"arms[{i}].path", arm.path))
+            models += [(f"arms[{i}].checkpoints[{j}]", path) for j, path in enumerate(arm.checkpoints)]
+    for key, text in models:
+        looks_local = text.startswith((".", "/", "~")) or text.count("/") != 1
+        if looks_local and not (Path(text).expanduser() / "config.json").is_file():
+            yield Finding(key, f"no model there: {text}", "give a folder that holds config.json, or a hub id `owner/name`")
+
+
+def _world(study: Study) -> Iterator[Finding]:
+    if isinstance(study.base, PretrainedBase):
+        if study.base.hidden_size % study.base.heads:
+            problem = f"{study.base.hidden_size} is not a multiple of base.heads ({study.base.heads})"
+            yield Finding("base.hidden_size", problem, "choose a multiple")
+        return
+    uses = [("problems.source", study.problems.source)]
+    for group, tasks in study.tasks:
+        uses += [(f"tasks.{group}[{i}].source", task.source) for i, task in enumerate(tasks)]
+    uses += [(f"corpus.sources[{i}].source", source.source) for i, source in enumerate(study.corpus.sources)]
+    for key, source in uses:
+        if source == "miniature":
+            problem = "the miniature world needs the base that is pretrained on it"
+            yield Finding(key, problem, "set base.method to `pretrain`, or use source `jsonl`")
+
+
+def _arms(study: Study) -> Iterator[Finding]:
+    for i, arm in enumerate(study.arms):
+        if isinstance(arm, TrainedArm) and arm.batch_size % arm.micro_batch_size:
+            problem = f"{arm.micro_batch_size} does not divide batch_size ({arm.batch_size})"
+            yield Finding(f"arms[{i}].micro_batch_size", problem, "choose a divisor")
+        if isinstance(arm, GrpoArm):
+            if arm.batch_size % arm.generations or arm.micro_batch_size % arm.generations:
+                problem = f"{arm.generations} does not divide batch_size and micro_batch_size"
+                yield Finding(f"arms[{i}].generations", problem, "choose a divisor of both")
+            if arm.reward.count(":") != 1 or not all(arm.reward.split(":")):
+                yield Finding(f"arms[{i}].reward", f"given '{arm.reward}'", "write it as `package.module:function`")
+        if isinstance(arm, SftArm) and isinstance(study.problems, JsonlProblems) and study.problems.solution is None:
+            problem = f"arm `{arm.name}` learns solutions, and there are none"
+            yield Finding("problems.solution", problem, "name the field with the worked solution")
+
+
+def _layers(study: Study) -> Iterator[Finding]:
+    depth = _depth(study)
+    for i, layer in enumerate(study.activations.layers):
+        if depth is not None and layer > depth:
+            problem = f"layer {layer} of a model with {depth} blocks"
+            yield Finding(f"activations.layers[{i}]", problem, f"choose from 1 to {depth}")
+    if len(set(study.activations.layers)) < len(study.activations.layers):
+        yield Finding("activations.layers", "a layer is listed twice", "list each once")
+
+
+def _depth(study: Study) -> int | None:
+    """Number of decoder blocks of the base, None if it is on the hub and so not known here."""
+    if isinstance(study.base, PretrainedBase):
+        return study.base.layers
+    config = Path(study.base.path).expanduser() / "config.json"
+    if not config.is_file():
+        return None
+    depth = json.loads(config.read_text()).get("num_hidden_layers")
+    return depth if isinstance(depth, int) else None
+
+
+def _crosscoders(study: Study) -> Iterator[Finding]:
+    known = study.models
+    for name, crosscoder in study.crosscoders.items():
+        key = f"crosscoders.{name}"
+        for i, model in enumerate(crosscoder.models):
+            if model not in known:
+                yield Finding(f"{key}.models[{i}]", f"no model `{model}`", f"use one of: {', '.join(known)}")
+        if len(set(crosscoder.models)) < len(crosscoder.models):
+            yield Finding(f"{key}.models", "a model is listed twice", "list each once; `nulls` pairs base with itself")
+        if crosscoder.layer is not None and crosscoder.layer not in study.activations.layers:
+            layers = ", ".join(map(str, study.activations.layers))
+            problem = f"layer {crosscoder.layer} is not dumped"
+            yield Finding(f"{key}.layer", problem, f"add it to activations.layers, or use one of: {layers}")
+        if crosscoder.sparsity == "batch_topk" and crosscoder.k > crosscoder.features:
+            yield Finding(f"{key}.k", f"k {crosscoder.k} exceeds features ({crosscoder.features})", "choose a smaller k")
+        if crosscoder.delta_weight and BASE not in crosscoder.models:
+            problem = "the delta loss is taken against base, which this crosscoder lacks"
+            yield Finding(f"{key}.delta_weight", problem, "add base to its models, or set 0")
+
+
+def _causal(study: Study) -> Iterator[Finding]:
+    names = ", ".join(study.crosscoders)
+    if study.tracking is not None:
+        for i, name in enumerate(study.tracking.crosscoders):
+            key = f"tracking.crosscoders[{i}]"
+            if name not in study.crosscoders:
+                yield Finding(key, f"no crosscoder `{name}`", f"use one of: {names}")
+            elif len(study.crosscoders[name].models) != 2 or BASE not in study.crosscoders[name].models:
+                yield Finding(key, f"`{name}` does not join base and one arm", "name a pairwise crosscoder with base")
+    if study.localisation is not None:
+        found = study.localisation
+        if found.crosscoder not in study.crosscoders:
+            yield Finding("localisation.crosscoder", f"no crosscoder `{found.crosscoder}`", f"use one of: {names}")
+        elif not {BASE, found.arm} <= set(study.crosscoders[found.crosscoder].models):
+            problem = f"`{found.crosscoder}` does not join base and `{found.arm}`"
+            yield Finding("localisation.crosscoder", problem, "name one that does")
+        if found.arm not in study.arm_names:
+            yield Finding("localisation.arm", f"no arm `{found.arm}`", f"use one of: {', '.join(study.arm_names)}")
+    if study.nulls is not None:
+        if study.nulls.like not in study.crosscoders:
+            yield Finding("nulls.like", f"no crosscoder `{study.nulls.like}`", f"use one of: {names}")
+        if study.nulls.noise_like not in study.arm_names:
+            arms = ", ".join(study.arm_names)
+            yield Finding("nulls.noise_like", f"no arm `{study.nulls.noise_like}`", f"use one of: {arms}")
+
+
+def _sizes(study: Study) -> Iterator[Finding]:
+    corpus, activations = study.corpus, study.activations
+    rows = corpus.tokens // corpus.row_length
+    if rows < activations.parts:
+        problem = f"{corpus.tokens} tokens make {rows} rows for {activations.parts} parts"
+        yield Finding("corpus.tokens", problem, "give more tokens, or fewer activations.parts")
+    if activations.shard_tokens % activations.chunk_tokens:
+        problem = f"{activations.shard_tokens} is not a multiple of chunk_tokens ({activations.chunk_tokens})"
+        yield Finding("activations.shard_tokens", problem, "choose a multiple")
+    if study.tracking is not None and study.tracking.tokens > corpus.tokens:
+        problem = f"{study.tracking.tokens} exceeds corpus.tokens ({corpus.tokens})"
+        yield Finding("tracking.tokens", problem, "track on at most the corpus")
+    for task in study.all_tasks:
+        if isinstance(task, MiniatureTask) and task.items < 2 and study.localisation is not None:
+            yield Finding("tasks", f"task `{task.name}` has {task.items} item", "give at least 2, to select and to measure")

@@ -1,0 +1,55 @@
+"""What the rule files ask of a study: which models each rule makes, and what a job is given."""
+
+from __future__ import annotations
+
+import re
+
+from rlgen.study.sections import ExistingArm, ExistingBase, Resources
+from rlgen.study.study import BASE, Study
+
+NOTHING = "(?!)"
+"""A pattern that no name fits."""
+
+
+class Rules:
+    """Wildcard patterns and resources of one study's rules."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def arms(self, method: str) -> str:
+        """Pattern of the arms made by `method`: `sft` or `grpo`."""
+        return _pattern([arm.name for arm in self._study.arms if arm.method == method])
+
+    @property
+    def adopted(self) -> str:
+        """Pattern of the models that exist already."""
+        base = [BASE] if isinstance(self._study.base, ExistingBase) else []
+        return _pattern(base + [arm.name for arm in self._study.arms if isinstance(arm, ExistingArm)])
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the base is made here."""
+        return not isinstance(self._study.base, ExistingBase)
+
+    @property
+    def parts(self) -> range:
+        """Parts of every final model's store; checkpoints have one."""
+        return range(self._study.activations.parts)
+
+    def threads(self, rule: str) -> int:
+        """Threads of a rule's job."""
+        return self._of(rule).threads
+
+    def resources(self, rule: str) -> dict[str, int]:
+        """Memory, time and GPUs of a rule's job, as Snakemake and its SLURM plugin name them."""
+        found = self._of(rule)
+        return {"mem_mb": found.mem_mb, "runtime": found.runtime, **({"gpu": found.gpus} if found.gpus else {})}
+
+    def _of(self, rule: str) -> Resources:
+        default = self._study.resources.get("default", Resources())
+        return self._study.resources.get(rule, default)
+
+
+def _pattern(names: list[str]) -> str:
+    return "|".join(map(re.escape, names)) or NOTHING

@@ -1,0 +1,265 @@
+"""Just the settings that each stage reads.
+
+A rule's `params` is the canonical JSON of one of these, so that a change reruns the stages that read it and
+what is downstream, and nothing else. Values left at their default stay out of the JSON: a release that adds
+a setting reruns nobody's week of training.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from rlgen.errors import StudyError
+from rlgen.study.sections import (
+    Activations,
+    Attribution,
+    Base,
+    Corpus,
+    Crosscoder,
+    Edit,
+    Evaluation,
+    ExistingArm,
+    ExistingBase,
+    GrpoArm,
+    Interventions,
+    Localisation,
+    PretrainedBase,
+    Problems,
+    Report,
+    Section,
+    SftArm,
+    Task,
+)
+from rlgen.study.study import BASE, Study
+
+
+class StageSettings(Section):
+    """Base of what one stage reads."""
+
+    seed: int = 0
+    """The study's seed."""
+
+    def canonical(self) -> str:
+        """The settings as JSON with sorted keys and without defaults: what reruns are decided by."""
+        return json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+
+
+Settings = TypeVar("Settings", bound=StageSettings)
+
+
+def parse_settings(kind: type[Settings], text: str) -> Settings:
+    """The inverse of `canonical`. Raises StudyError if the text is not such settings."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise StudyError(f"--settings: not a {kind.__name__}: {error}") from None
+
+
+class PretrainSettings(StageSettings):
+    base: PretrainedBase
+
+    @classmethod
+    def of(cls, study: Study) -> PretrainSettings:
+        return cls(seed=study.seed, base=study.base)
+
+
+class AdoptSettings(StageSettings):
+    """An existing model taken into the study: the base or an arm."""
+
+    model: ExistingBase | ExistingArm
+
+    @classmethod
+    def of(cls, study: Study, model: str) -> AdoptSettings:
+        return cls(model=study.base if model == BASE else study.arm(model))
+
+
+class ProblemsSettings(StageSettings):
+    problems: Problems
+
+    @classmethod
+    def of(cls, study: Study) -> ProblemsSettings:
+        return cls(seed=study.seed, problems=study.problems)
+
+
+class TaskSettings(StageSettings):
+    task: Task
+    evaluation: Evaluation
+
+    @classmethod
+    def of(cls, study: Study, task: str) -> TaskSettings:
+        found = next(t for t in study.all_tasks if t.name == task)
+        return cls(seed=study.seed, task=found, evaluation=study.evaluation)
+
+
+class CorpusSettings(StageSettings):
+    corpus: Corpus
+    base: Base
+
+    @classmethod
+    def of(cls, study: Study) -> CorpusSettings:
+        return cls(seed=study.seed, corpus=study.corpus, base=study.base)
+
+
+class SftSettings(StageSettings):
+    arm: SftArm
+
+    @classmethod
+    def of(cls, study: Study, arm: str) -> SftSettings:
+        return cls(seed=study.seed, arm=study.arm(arm))
+
+
+class GrpoSettings(StageSettings):
+    arm: GrpoArm
+
+    @classmethod
+    def of(cls, study: Study, arm: str) -> GrpoSettings:
+        return cls(seed=study.seed, arm=study.arm(arm))
+
+
+class PerturbSettings(StageSettings):
+    """The noise null: base with weight noise as large as an arm's change."""
+
+    @classmethod
+    def of(cls, study: Study) -> PerturbSettings:
+        return cls(seed=study.seed)
+
+
+class EvaluateSettings(StageSettings):
+    evaluation: Evaluation
+
+    @classmethod
+    def of(cls, study: Study) -> EvaluateSettings:
+        return cls(seed=study.seed, evaluation=study.evaluation)
+
+
+class DumpSettings(StageSettings):
+    activations: Activations
+    part: int
+    tokens: int | None = None
+    """Only the corpus' first tokens (checkpoints); all of them if None."""
+
+    @classmethod
+    def of(cls, study: Study, model: str, part: int) -> DumpSettings:
+        tokens = study.tracking.tokens if "@" in model and study.tracking else None
+        return cls(activations=study.activations, part=part, tokens=tokens)
+
+
+class FitSettings(StageSettings):
+    crosscoder: Crosscoder
+    layer: int
+    outlier_norm: float
+
+    @classmethod
+    def of(cls, study: Study, crosscoder: str) -> FitSettings:
+        return cls(
+            seed=study.seed,
+            crosscoder=study.all_crosscoders[crosscoder],
+            layer=study.layer(crosscoder),
+            outlier_norm=study.activations.outlier_norm,
+        )
+
+
+class AttributeSettings(StageSettings):
+    attribution: Attribution
+
+    @classmethod
+    def of(cls, study: Study) -> AttributeSettings:
+        return cls(attribution=study.attribution)
+
+
+class TrackSettings(StageSettings):
+    tokens: int
+    top: int
+    ridge: float
+    arm: str
+
+    @classmethod
+    def of(cls, study: Study, crosscoder: str) -> TrackSettings:
+        assert study.tracking is not None
+        arm = next(m for m in study.crosscoders[crosscoder].models if m != BASE)
+        tracking = study.tracking
+        return cls(seed=study.seed, tokens=tracking.tokens, top=tracking.top, ridge=tracking.ridge, arm=arm)
+
+
+class LocaliseSettings(StageSettings):
+    localisation: Localisation
+    transfer: list[str]
+    """Names of the transfer tasks."""
+
+    @classmethod
+    def of(cls, study: Study) -> LocaliseSettings:
+        assert study.localisation is not None
+        transfer = study.task_groups["transfer"]
+        return cls(seed=study.seed, localisation=study.localisation, transfer=transfer)
+
+
+class InterveneSettings(StageSettings):
+    """One of the two edits; the other's settings are left out, so that they do not rerun it."""
+
+    edit: Edit
+    draws: int
+    directions: int
+    samples: int
+    bootstrap: int
+    evaluation: Evaluation
+    groups: dict[str, list[str]]
+    """Task names by group."""
+
+    @classmethod
+    def of(cls, study: Study, edit: str) -> InterveneSettings:
+        found: Interventions = study.interventions
+        return cls(
+            seed=study.seed,
+            edit=getattr(found, edit),
+            draws=found.draws,
+            directions=found.directions,
+            samples=found.samples,
+            bootstrap=found.bootstrap,
+            evaluation=study.evaluation,
+            groups=study.task_groups,
+        )
+
+
+class SummarySettings(StageSettings):
+    """Names only: the numbers come from the artifacts."""
+
+    study: str
+    groups: dict[str, list[str]]
+    models: list[str]
+    arms: dict[str, str]
+    """Method by arm."""
+    crosscoders: dict[str, list[str]]
+    """Models by crosscoder."""
+    localised: str | None = None
+    """The crosscoder of the localisation."""
+    tracked: list[str] = []
+    """Crosscoders whose features are tracked over checkpoints."""
+
+    @classmethod
+    def of(cls, study: Study) -> SummarySettings:
+        return cls(
+            seed=study.seed,
+            study=study.study,
+            groups=study.task_groups,
+            models=study.models,
+            arms={arm.name: arm.method for arm in study.arms},
+            crosscoders={name: c.models for name, c in study.all_crosscoders.items()},
+            localised=study.localisation.crosscoder if study.localisation else None,
+            tracked=study.tracking.crosscoders if study.tracking else [],
+        )
+
+
+class ReportSettings(StageSettings):
+    report: Report
+
+    @classmethod
+    def of(cls, study: Study) -> ReportSettings:
+        return cls(report=study.report)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a study file."""
+    return Study.model_json_schema()

@@ -1,0 +1,120 @@
+"""The whole study, and the names that follow from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from rlgen.study.sections import (
+    Activations,
+    AnyArm,
+    Attribution,
+    Base,
+    Corpus,
+    Crosscoder,
+    Evaluation,
+    ExistingArm,
+    Interventions,
+    Localisation,
+    Name,
+    Nulls,
+    Problems,
+    Report,
+    Resources,
+    Section,
+    Task,
+    Tasks,
+    Tracking,
+)
+
+BASE = "base"
+"""The base's name among the models."""
+NOISE = "base+noise"
+"""The null arm: the base with norm-matched weight noise."""
+
+
+class Study(Section):
+    """All settings of a study. One file holds one study; `config.yaml` is the miniature's."""
+
+    study: Name
+    """The study's name: its results are under `<results>/<study>/`."""
+    results: Path = Path("results")
+    """Root of all studies' results, for instance on a scratch file system."""
+    seed: int = 0
+    """Every stage's random numbers follow from it."""
+    base: Base
+    problems: Problems
+    arms: list[AnyArm] = Field(min_length=1)
+    """The post-trained models."""
+    tasks: Tasks
+    evaluation: Evaluation = Evaluation()
+    corpus: Corpus
+    activations: Activations
+    crosscoders: dict[Name, Crosscoder] = Field(min_length=1)
+    """Crosscoders by name."""
+    attribution: Attribution = Attribution()
+    tracking: Tracking | None = None
+    localisation: Localisation | None = None
+    interventions: Interventions = Interventions()
+    nulls: Nulls | None = None
+    report: Report = Report()
+    resources: dict[str, Resources] = {}
+    """Threads, memory, time and GPUs by rule; `default` is for the rules not named."""
+
+    @property
+    def arm_names(self) -> list[str]:
+        """Names of the arms, as listed."""
+        return [arm.name for arm in self.arms]
+
+    @property
+    def models(self) -> list[str]:
+        """The models that are evaluated: the base and the arms."""
+        return [BASE, *self.arm_names]
+
+    def arm(self, name: str) -> AnyArm:
+        """The arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def earlier_checkpoints(self, arm: str) -> list[str]:
+        """Models `arm@1`, `arm@2`, ...: the arm's checkpoints before the finished one, oldest first."""
+        settings = self.arm(arm)
+        if isinstance(settings, ExistingArm):
+            count = len(settings.checkpoints)
+        else:
+            count = settings.checkpoints - 1
+        return [f"{arm}@{index}" for index in range(1, count + 1)]
+
+    @property
+    def task_groups(self) -> dict[str, list[str]]:
+        """Task names by group, as listed."""
+        return {
+            "train_domain": [task.name for task in self.tasks.train_domain],
+            "transfer": [task.name for task in self.tasks.transfer],
+            "unseen": [task.name for task in self.tasks.unseen],
+        }
+
+    @property
+    def all_tasks(self) -> list[Task]:
+        """Every task, group after group."""
+        return [*self.tasks.train_domain, *self.tasks.transfer, *self.tasks.unseen]
+
+    @property
+    def null_crosscoders(self) -> dict[str, Crosscoder]:
+        """The nulls: base joined with itself, and with its noised copy."""
+        if self.nulls is None:
+            return {}
+        like = self.crosscoders[self.nulls.like]
+        return {
+            "null-base-base": like.model_copy(update={"models": [BASE, BASE]}),
+            "null-base-noise": like.model_copy(update={"models": [BASE, NOISE]}),
+        }
+
+    @property
+    def all_crosscoders(self) -> dict[str, Crosscoder]:
+        """The study's crosscoders and its nulls."""
+        return {**self.crosscoders, **self.null_crosscoders}
+
+    def layer(self, crosscoder: str) -> int:
+        """The layer that a crosscoder reads."""
+        return self.all_crosscoders[crosscoder].layer or self.activations.layers[0]

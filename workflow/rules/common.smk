@@ -1,0 +1,22 @@
+# What several rule files share.
+
+import shlex
+
+from rlgen.study import stages
+
+
+def stores(models):
+    """Every part of every model's store."""
+    return [paths.activations(model, part) for model in models for part in rules_of.parts]
+
+
+def tracked_stores(crosscoder):
+    """The stores of a pairwise crosscoder's base and arm, and of the arm's earlier checkpoints."""
+    models = study.crosscoders[crosscoder].models
+    arm = next(model for model in models if model != BASE)
+    return stores(models) + [paths.activations(model, 0) for model in study.earlier_checkpoints(arm)]
+
+
+def each(option, values):
+    """`--option value` for every value."""
+    return " ".join(f"{option} {shlex.quote(str(value))}" for value in values)

@@ -1,0 +1,53 @@
+# Problems, tasks and corpus.
+
+
+rule problems:
+    output:
+        directory(paths.problems),
+    params:
+        settings=stages.ProblemsSettings.of(study).canonical(),
+    log:
+        paths.log("problems"),
+    benchmark:
+        paths.benchmark("problems")
+    threads: rules_of.threads("problems")
+    resources:
+        **rules_of.resources("problems"),
+    shell:
+        "rlgen problems --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule task:
+    output:
+        directory(paths.task("{task}")),
+    params:
+        settings=lambda w: stages.TaskSettings.of(study, w.task).canonical(),
+    log:
+        paths.log("task", "{task}"),
+    benchmark:
+        paths.benchmark("task", "{task}")
+    threads: rules_of.threads("task")
+    resources:
+        **rules_of.resources("task"),
+    shell:
+        "rlgen task --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule corpus:
+    input:
+        base=paths.model(BASE),
+        problems=paths.problems,
+    output:
+        directory(paths.corpus),
+    params:
+        settings=stages.CorpusSettings.of(study).canonical(),
+    log:
+        paths.log("corpus"),
+    benchmark:
+        paths.benchmark("corpus")
+    threads: rules_of.threads("corpus")
+    resources:
+        **rules_of.resources("corpus"),
+    shell:
+        "rlgen corpus --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
+        " --out {output:q} > {log:q} 2>&1"

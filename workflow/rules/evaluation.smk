@@ -1,0 +1,22 @@
+# Every model's answers to every task.
+
+
+rule evaluate:
+    input:
+        model=paths.model("{model}"),
+        tasks=[paths.task(task.name) for task in study.all_tasks],
+    output:
+        directory(paths.evaluation("{model}")),
+    params:
+        settings=stages.EvaluateSettings.of(study).canonical(),
+        tasks=lambda w, input: each("--task", input.tasks),
+    log:
+        paths.log("evaluate", "{model}"),
+    benchmark:
+        paths.benchmark("evaluate", "{model}")
+    threads: rules_of.threads("evaluate")
+    resources:
+        **rules_of.resources("evaluate"),
+    shell:
+        "rlgen evaluate --settings {params.settings:q} --model {input.model:q} {params.tasks}"
+        " --out {output:q} > {log:q} 2>&1"

@@ -1,0 +1,102 @@
+# The base, its arms, and the noise null.
+
+if rules_of.pretrained:
+
+    rule pretrain:
+        output:
+            directory(paths.model(BASE)),
+        params:
+            settings=stages.PretrainSettings.of(study).canonical(),
+        log:
+            paths.log("pretrain"),
+        benchmark:
+            paths.benchmark("pretrain")
+        threads: rules_of.threads("pretrain")
+        resources:
+            **rules_of.resources("pretrain"),
+        shell:
+            "rlgen pretrain --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule adopt:
+    output:
+        directory(paths.model("{model}")),
+    wildcard_constraints:
+        model=rules_of.adopted,
+    params:
+        settings=lambda w: stages.AdoptSettings.of(study, w.model).canonical(),
+    log:
+        paths.log("adopt", "{model}"),
+    benchmark:
+        paths.benchmark("adopt", "{model}")
+    threads: rules_of.threads("adopt")
+    resources:
+        **rules_of.resources("adopt"),
+    shell:
+        "rlgen adopt --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule sft:
+    input:
+        base=paths.model(BASE),
+        problems=paths.problems,
+    output:
+        directory(paths.model("{arm}")),
+    wildcard_constraints:
+        arm=rules_of.arms("sft"),
+    params:
+        settings=lambda w: stages.SftSettings.of(study, w.arm).canonical(),
+    log:
+        paths.log("sft", "{arm}"),
+    benchmark:
+        paths.benchmark("sft", "{arm}")
+    threads: rules_of.threads("sft")
+    resources:
+        **rules_of.resources("sft"),
+    shell:
+        "rlgen sft --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
+        " --out {output:q} > {log:q} 2>&1"
+
+
+rule grpo:
+    input:
+        base=paths.model(BASE),
+        problems=paths.problems,
+    output:
+        directory(paths.model("{arm}")),
+    wildcard_constraints:
+        arm=rules_of.arms("grpo"),
+    params:
+        settings=lambda w: stages.GrpoSettings.of(study, w.arm).canonical(),
+    log:
+        paths.log("grpo", "{arm}"),
+    benchmark:
+        paths.benchmark("grpo", "{arm}")
+    threads: rules_of.threads("grpo")
+    resources:
+        **rules_of.resources("grpo"),
+    shell:
+        "rlgen grpo --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
+        " --out {output:q} > {log:q} 2>&1"
+
+
+if study.nulls:
+
+    rule perturb:
+        input:
+            base=paths.model(BASE),
+            like=paths.model(study.nulls.noise_like),
+        output:
+            directory(paths.model(NOISE)),
+        params:
+            settings=stages.PerturbSettings.of(study).canonical(),
+        log:
+            paths.log("perturb"),
+        benchmark:
+            paths.benchmark("perturb")
+        threads: rules_of.threads("perturb")
+        resources:
+            **rules_of.resources("perturb"),
+        shell:
+            "rlgen perturb --settings {params.settings:q} --base {input.base:q} --like {input.like:q}"
+            " --out {output:q} > {log:q} 2>&1"

@@ -1,0 +1,43 @@
+# Every number by name, and the page drawn from them.
+
+
+rule summary:
+    input:
+        evaluations=[paths.evaluation(model) for model in study.models],
+        features=[paths.attribution(name) for name in study.all_crosscoders],
+        tracking=[paths.tracking(name) for name in (study.tracking.crosscoders if study.tracking else [])],
+        interventions=[paths.intervention(edit) for edit in ("ablate", "amplify") if study.localisation],
+    output:
+        paths.summary,
+    params:
+        settings=stages.SummarySettings.of(study).canonical(),
+        root=paths.root,
+    log:
+        paths.log("summary"),
+    benchmark:
+        paths.benchmark("summary")
+    threads: rules_of.threads("summary")
+    resources:
+        **rules_of.resources("summary"),
+    shell:
+        "rlgen summary --settings {params.settings:q} --root {params.root:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        summary=paths.summary,
+    output:
+        directory(paths.report),
+    params:
+        settings=stages.ReportSettings.of(study).canonical(),
+        root=paths.root,
+    log:
+        paths.log("report"),
+    benchmark:
+        paths.benchmark("report")
+    threads: rules_of.threads("report")
+    resources:
+        **rules_of.resources("report"),
+    shell:
+        "rlgen report --settings {params.settings:q} --summary {input.summary:q} --root {params.root:q}"
+        " --out {output:q} > {log:q} 2>&1"

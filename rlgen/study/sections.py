@@ -178,6 +178,7 @@ class MiniatureTask(Section):
     """An evaluation task of the miniature world: free generation, the final answer is compared."""
 
     name: Name
+    """The task's name."""
     source: Literal["miniature"]
     task: WorldTask | None = None
     """The world's task, if its name is not the task's own."""
@@ -189,6 +190,7 @@ class JsonlTask(Section):
     """An evaluation task from a local JSONL file."""
 
     name: Name
+    """The task's name."""
     source: Literal["jsonl"]
     path: Path
     """One JSON object a line."""
@@ -232,6 +234,7 @@ class MiniatureText(Section):
 
     source: Literal["miniature"]
     weight: PositiveFloat = 1.0
+    """Share of the corpus' tokens, relative to the other sources."""
 
 
 class ProblemText(Section):
@@ -239,6 +242,7 @@ class ProblemText(Section):
 
     source: Literal["problems"]
     weight: PositiveFloat = 1.0
+    """Share of the corpus' tokens, relative to the other sources."""
 
 
 class JsonlText(Section):
@@ -246,6 +250,7 @@ class JsonlText(Section):
 
     source: Literal["jsonl"]
     path: Path
+    """One JSON object a line."""
     field: str = "text"
     """Field with the document's text."""
     weight: PositiveFloat = 1.0
@@ -263,6 +268,7 @@ class Corpus(Section):
     row_length: Annotated[int, Field(ge=8)] = 1024
     """Tokens per packed row."""
     sources: Annotated[list[Text], Field(min_length=1)]
+    """Where the text comes from, mixed by weight."""
 
 
 class Activations(Section):
@@ -347,6 +353,7 @@ class Localisation(Section):
     """The features behind "base wrong, arm right" (METHOD: localisation)."""
 
     crosscoder: Name
+    """A crosscoder that joins base and the arm."""
     arm: Name
     """The arm whose right answers are explained."""
     tokens: TokenSet = "last_prompt"
@@ -400,6 +407,7 @@ class Report(Section):
     """The page at the end."""
 
     title: str = "Why reinforcement learning generalises where supervised fine-tuning forgets"
+    """The page's heading."""
     note: str | None = None
     """A paragraph at the top, for instance what the study cannot show."""
 
@@ -408,8 +416,10 @@ class Resources(Section):
     """What a rule's job is given."""
 
     threads: PositiveInt = 1
+    """CPU threads; also OMP_NUM_THREADS of the job."""
     mem_mb: PositiveInt = 2000
     """Memory, in MB."""
     runtime: PositiveInt = 60
     """Time limit, in minutes."""
     gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs."""

@@ -175,25 +175,38 @@ class TrackSettings(StageSettings):
     top: int
     ridge: float
     arm: str
+    outlier_norm: float
 
     @classmethod
     def of(cls, study: Study, crosscoder: str) -> TrackSettings:
         assert study.tracking is not None
         arm = next(m for m in study.crosscoders[crosscoder].models if m != BASE)
         tracking = study.tracking
-        return cls(seed=study.seed, tokens=tracking.tokens, top=tracking.top, ridge=tracking.ridge, arm=arm)
+        return cls(
+            seed=study.seed,
+            tokens=tracking.tokens,
+            top=tracking.top,
+            ridge=tracking.ridge,
+            arm=arm,
+            outlier_norm=study.activations.outlier_norm,
+        )
 
 
 class LocaliseSettings(StageSettings):
     localisation: Localisation
     transfer: list[str]
     """Names of the transfer tasks."""
+    outlier_norm: float
 
     @classmethod
     def of(cls, study: Study) -> LocaliseSettings:
         assert study.localisation is not None
-        transfer = study.task_groups["transfer"]
-        return cls(seed=study.seed, localisation=study.localisation, transfer=transfer)
+        return cls(
+            seed=study.seed,
+            localisation=study.localisation,
+            transfer=study.task_groups["transfer"],
+            outlier_norm=study.activations.outlier_norm,
+        )
 
 
 class InterveneSettings(StageSettings):
@@ -207,6 +220,7 @@ class InterveneSettings(StageSettings):
     evaluation: Evaluation
     groups: dict[str, list[str]]
     """Task names by group."""
+    outlier_norm: float
 
     @classmethod
     def of(cls, study: Study, edit: str) -> InterveneSettings:
@@ -220,6 +234,7 @@ class InterveneSettings(StageSettings):
             bootstrap=found.bootstrap,
             evaluation=study.evaluation,
             groups=study.task_groups,
+            outlier_norm=study.activations.outlier_norm,
         )
 
 

@@ -1,0 +1,29 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A folder of real benchmark data that is not part of the repository; skips where it is absent."""
+    folder = Path(os.environ.get("RLGEN_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set RLGEN_REAL_DATA")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def real_model(real_data: Path) -> Path:
+    """A small real pretrained model beside the real data; skips where it is absent."""
+    folder = real_data.parent / "models" / "stories260k"
+    if not folder.is_dir():
+        pytest.skip(f"no real model at {folder}")
+    return folder

@@ -1,0 +1,76 @@
+"""The miniature study's finding, read from a finished run's summary.json: `make demo`, then `pytest tests/miniature`.
+
+The bounds are the study's own claims (README, "What it finds"); they are fixed before the run.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SUMMARY = Path(os.environ.get("RLGEN_SUMMARY", ROOT / "results/mini/summary.json"))
+
+pytestmark = pytest.mark.skipif(not SUMMARY.is_file(), reason=f"no finished miniature study at {SUMMARY}: `make demo` first")
+
+
+@pytest.fixture(scope="module")
+def summary() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(SUMMARY.read_text())
+    return found
+
+
+def accuracy(summary: dict[str, Any], model: str, group: str) -> float:
+    return fmean(summary["accuracy"][model][task]["value"] for task in summary["tasks"][group])
+
+
+def test_rl_learns_the_trained_task(summary: dict[str, Any]) -> None:
+    rl, base = (accuracy(summary, model, "train_domain") for model in ("rl", "base"))
+    assert rl >= 0.85
+    assert rl >= base + 0.30
+
+
+@pytest.mark.parametrize("group", ["transfer", "unseen"])
+def test_rl_generalises(summary: dict[str, Any], group: str) -> None:
+    assert accuracy(summary, "rl", group) >= accuracy(summary, "base", group) + 0.20
+
+
+@pytest.mark.parametrize("group", ["transfer", "unseen"])
+def test_sft_forgets(summary: dict[str, Any], group: str) -> None:
+    assert accuracy(summary, "sft", group) <= accuracy(summary, "base", group) - 0.15
+
+
+def test_sft_has_more_features_of_its_own(summary: dict[str, Any]) -> None:
+    specific = summary["crosscoders"]["base-sft-rl"]["specific_features"]
+    assert specific["sft"] > specific["rl"]
+
+
+def test_amplifying_localised_features_raises_transfer(summary: dict[str, Any]) -> None:
+    amplify = summary["interventions"]["amplify"]
+    assert 1 <= len(summary["localisation"]["features"]) <= 20
+    assert amplify["matched_random"]["draws"] >= 20
+    assert amplify["effect"] >= 0.15
+    assert amplify["effect"] >= 2 * amplify["matched_random"]["q95"]
+
+
+@pytest.mark.parametrize("edit", ["ablate", "amplify"])
+def test_every_control_stands_beside_the_effect(summary: dict[str, Any], edit: str) -> None:
+    block = summary["interventions"][edit]
+    for scope in [block, block["unseen"], *block["tasks"].values()]:
+        for key in ("effect", "matched_random", "random_direction", "encode_decode", "ceiling"):
+            assert key in scope
+
+
+def test_base_with_itself_finds_nothing(summary: dict[str, Any]) -> None:
+    assert summary["nulls"]["base_base"]["passed"]
+
+
+@pytest.mark.skipif("RLGEN_SUMMARY" in os.environ, reason="another study's summary was given")
+def test_nothing_is_left_to_be_done() -> None:
+    command = ["snakemake", "--profile", "profiles/local", "-n"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert "Nothing to be done" in done.stdout + done.stderr

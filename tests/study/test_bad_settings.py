@@ -1,0 +1,144 @@
+"""Every kind of bad setting is refused before any job starts, by its key's path, with a remedy and no traceback."""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rlgen.errors import StudyError
+from rlgen.study import parse_study
+
+ROOT = Path(__file__).parents[2]
+GOOD = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def put(path: str, value: Any) -> Change:
+    """Set the value at a dotted path; numbers are list indices."""
+
+    def change(settings: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        target: Any = settings
+        for step in parents:
+            target = target[int(step) if step.isdigit() else step]
+        target[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+JSONL_TASK = {"name": "arc", "source": "jsonl", "path": "no/such.jsonl", "format": "multiple_choice"}
+EXISTING_ARM = {"name": "theirs", "method": "existing", "path": "./no/such/model"}
+
+BAD = {
+    "unknown key at the top": (put("sed", 1), "sed", "did you mean `seed`"),
+    "unknown key in a section": (put("evaluation.sample", 1), "evaluation.sample", "did you mean `samples`"),
+    "unknown key in an arm": (put("arms.1.generation", 8), "arms[1].generation", "did you mean `generations`"),
+    "unknown key in a crosscoder": (put("crosscoders.base-rl.topk", 8), "crosscoders.base-rl.topk", "use one of"),
+    "missing section": (lambda s: s.pop("corpus"), "corpus", "add `corpus`"),
+    "missing key": (lambda s: s["corpus"].pop("tokens"), "corpus.tokens", "add `tokens`"),
+    "wrong type": (put("arms.0.lr", "fast"), "arms[0].lr", "valid number"),
+    "text for a list": (put("activations.layers", "3"), "activations.layers", "valid list"),
+    "negative": (put("crosscoders.base-sft.lr", -0.1), "crosscoders.base-sft.lr", "greater than 0"),
+    "share over one": (put("localisation.threshold", 1.5), "localisation.threshold", "less than or equal to 1"),
+    "unknown method": (put("arms.1.method", "ppo"), "arms[1].method", "'grpo'"),
+    "no method": (lambda s: s["arms"][0].pop("method"), "arms[0].method", "add `method`"),
+    "unknown choice": (put("crosscoders.base-rl.sparsity", "relu"), "crosscoders.base-rl.sparsity", "'batch_topk'"),
+    "bad name": (put("study", "my study"), "study", "pattern"),
+    "layer out of range": (put("activations.layers", [3, 9]), "activations.layers[1]", "from 1 to 4"),
+    "layer not dumped": (put("crosscoders.base-rl.layer", 2), "crosscoders.base-rl.layer", "activations.layers"),
+    "unknown model": (put("crosscoders.base-rl.models", ["base", "dpo"]), "crosscoders.base-rl.models[1]", "base, sft, rl"),
+    "model twice": (put("crosscoders.base-rl.models", ["rl", "rl"]), "crosscoders.base-rl.models", "list each once"),
+    "one model": (put("crosscoders.base-rl.models", ["rl"]), "crosscoders.base-rl.models", "at least 2 items"),
+    "duplicate arm": (put("arms.1.name", "sft"), "arms", "name of its own"),
+    "arm named base": (put("arms.0.name", "base"), "arms", "rename"),
+    "task in two groups": (put("tasks.unseen.0.name", "max"), "tasks.unseen", "one group"),
+    "unknown world task": (put("tasks.unseen.0", {"name": "x", "source": "miniature", "task": "x"}), "tasks.unseen[0].task", "'mod'"),
+    "no transfer task": (put("tasks.transfer", []), "tasks.transfer", "at least 1 item"),
+    "missing file": (put("tasks.unseen.0", JSONL_TASK), "tasks.unseen[0].path", "JSONL file"),
+    "missing model": (lambda s: s["arms"].append(EXISTING_ARM), "arms[2].path", "config.json"),
+    "k over features": (put("crosscoders.base-rl.k", 4096), "crosscoders.base-rl.k", "smaller k"),
+    "generations do not divide": (put("arms.1.generations", 7), "arms[1].generations", "divisor"),
+    "micro batch does not divide": (put("arms.0.micro_batch_size", 100), "arms[0].micro_batch_size", "divisor"),
+    "bad reward": (put("arms.1.reward", "my_reward"), "arms[1].reward", "package.module:function"),
+    "delta loss without base": (
+        put("crosscoders.base-sft.models", ["sft", "rl"]),
+        "crosscoders.base-sft.delta_weight",
+        "add base",
+    ),
+    "tracked crosscoder unknown": (put("tracking.crosscoders", ["base-dpo"]), "tracking.crosscoders[0]", "base-sft-rl"),
+    "tracked crosscoder joint": (put("tracking.crosscoders", ["base-sft-rl"]), "tracking.crosscoders[0]", "pairwise"),
+    "tracking over the corpus": (put("tracking.tokens", 10**9), "tracking.tokens", "at most the corpus"),
+    "localised crosscoder unknown": (put("localisation.crosscoder", "x"), "localisation.crosscoder", "use one of"),
+    "localised arm not joined": (put("localisation.arm", "sft"), "localisation.crosscoder", "name one that does"),
+    "null like nothing": (put("nulls.like", "x"), "nulls.like", "use one of"),
+    "shard not a multiple": (put("activations.shard_tokens", 5000), "activations.shard_tokens", "multiple"),
+    "more parts than rows": (put("activations.parts", 10**6), "corpus.tokens", "fewer activations.parts"),
+    "world without its base": (
+        put("base", {"method": "existing", "path": "owner/model"}),
+        "problems.source",
+        "source `jsonl`",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_is_refused_with_key_and_remedy(kind: str) -> None:
+    change, key, remedy = BAD[kind]
+    settings = copy.deepcopy(GOOD)
+    change(settings)
+    with pytest.raises(StudyError) as caught:
+        parse_study(settings)
+    found = str(caught.value)
+    assert f"  {key}: " in found
+    assert remedy in found.partition(f"  {key}: ")[2]
+    assert "remedy:" in found
+
+
+def test_all_wrong_keys_are_told_at_once() -> None:
+    settings = copy.deepcopy(GOOD)
+    put("arms.0.lr", -1)(settings)
+    put("corpus.tokens", "many")(settings)
+    with pytest.raises(StudyError, match="2 settings are wrong"):
+        parse_study(settings)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "rlgen", "config", "check", "{file}"],
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "-n", "--configfile", "{file}"],
+    ],
+    ids=["rlgen config check", "snakemake -n"],
+)
+def test_command_line_shows_no_traceback(tmp_path: Path, command: list[str]) -> None:
+    settings = copy.deepcopy(GOOD)
+    put("crosscoders.base-rl.models", ["base", "dpo"])(settings)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        [part.format(file=file) for part in command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "crosscoders.base-rl.models[1]: no model `dpo`" in said
+    assert "Traceback" not in said
+
+
+def test_missing_and_malformed_files_are_told(tmp_path: Path) -> None:
+    from rlgen.study import load_study
+
+    with pytest.raises(StudyError, match="no such file"):
+        load_study(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("arms: [")
+    with pytest.raises(StudyError, match="not valid YAML"):
+        load_study(bad)
+    bad.write_text("- a list")
+    with pytest.raises(StudyError, match="a study is a mapping"):
+        load_study(bad)

@@ -23,7 +23,9 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="The study file: its schema, and whether a file is right.")
 app.add_typer(config_app, name="config")
 
-SettingsJson = Annotated[str, typer.Option("--settings", help="The stage's settings as JSON; `snakemake -p` prints it.")]
+SettingsJson = Annotated[
+    str, typer.Option("--settings", help="The stage's settings as JSON; `snakemake -p` prints it.")
+]
 Out = Annotated[Path, typer.Option("--out", help="The artifact to make.")]
 In = Annotated[Path, typer.Option(exists=True)]
 Ins = Annotated[list[Path], typer.Option(exists=True)]
@@ -148,13 +150,13 @@ def fit(settings: SettingsJson, store: Ins, out: Out) -> None:
 
 
 @app.command()
-def diagnose(settings: SettingsJson, crosscoder: In, model: Ins, store: Ins, out: Out) -> None:
+def diagnose(settings: SettingsJson, crosscoder: In, model: Ins, store: Ins, corpus: In, out: Out) -> None:
     """What a crosscoder explains: FVE, delta-FVE, L0, dead features, recovered cross-entropy."""
     from rlgen.crosscoder.diagnostics import diagnose
     from rlgen.study.stages import FitSettings, parse_settings
 
     parsed = parse_settings(FitSettings, settings)
-    diagnose(parsed, crosscoder=crosscoder, models=model, stores=store, out=out)
+    diagnose(parsed, crosscoder=crosscoder, models=model, stores=store, corpus=corpus, out=out)
 
 
 @app.command()

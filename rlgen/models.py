@@ -64,7 +64,9 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
     depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     fitting = [m for m in lists if depth is None or len(m) == depth]
     if not fitting:
-        raise StudyError(f"{type(model).__name__}: no list of {depth} decoder blocks found; the architecture is not known")
+        raise StudyError(
+            f"{type(model).__name__}: no list of {depth} decoder blocks found; the architecture is not known"
+        )
     return max(fitting, key=len)
 
 
@@ -97,8 +99,11 @@ class _Stop(Exception):
 
 
 @torch.no_grad()
-def residuals(model: PreTrainedModel, layers: list[int], **inputs: Tensor) -> Tensor:
-    """Residual stream after each of `layers`, [batch, position, layers, d]; later blocks are not computed."""
+def residuals(model: PreTrainedModel, layers: list[int], **inputs: Any) -> Tensor:
+    """Residual stream after each of `layers`, [batch, position, layers, d]; later blocks are not computed.
+
+    `inputs` are the model's; a cache among them (`past_key_values`) is continued.
+    """
     found: dict[int, Tensor] = {}
     last = max(layers)
 
@@ -113,7 +118,7 @@ def residuals(model: PreTrainedModel, layers: list[int], **inputs: Tensor) -> Te
     handles = [block(model, layer).register_forward_hook(keep(layer)) for layer in layers]
     try:
         with contextlib.suppress(_Stop):
-            model(**inputs, use_cache=False)
+            model(**inputs, use_cache="past_key_values" in inputs)
     finally:
         for handle in handles:
             handle.remove()

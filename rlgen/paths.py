@@ -93,3 +93,10 @@ class Paths(Layout):
 
     def __init__(self, study: Study) -> None:
         super().__init__(study.results / study.study)
+
+
+def model_name(folder: Path) -> str:
+    """The study's name of the model in `folder`: the inverse of `Paths.model`."""
+    if folder.parent.name == "checkpoints":
+        return f"{folder.parent.parent.name}@{folder.name}"
+    return folder.name

@@ -37,9 +37,11 @@ _PACKAGES = ("rlgen", "torch", "transformers", "trl", "lm_eval", "zarr", "numpy"
 class Workspace:
     """The partial folder of a running stage."""
 
-    def __init__(self, name: str, folder: Path, elapsed: float) -> None:
+    def __init__(self, name: str, folder: Path, elapsed: float, inputs: dict[str, str]) -> None:
         self.name = name
         """The stage."""
+        self.inputs = inputs
+        """Content digests of the stage's inputs."""
         self.folder = folder
         """Everything in it is published, except `scratch`."""
         self.scratch = folder / _SCRATCH
@@ -105,7 +107,7 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
         elapsed = _open(partial, fingerprint)
     except OSError as error:
         raise StudyError(f"{partial}: cannot be written ({error.strerror}); free space or permit writing") from None
-    work = Workspace(name, partial, elapsed)
+    work = Workspace(name, partial, elapsed, {key: found["digest"] for key, found in digests.items()})
     log.info("%s: %s %s", name, "resuming" if elapsed else "starting", out)
     yield work
     manifest = {

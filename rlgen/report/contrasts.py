@@ -26,15 +26,13 @@ def mean_over_tasks(values: pd.Series[float], tasks: Sequence[str]) -> dict[str,
     present = [task for task in tasks if task in values.index.get_level_values("task")]
     if not present:
         return None
-    columns = [values.loc[task].to_numpy() for task in present]
+    columns = [values[values.index.get_level_values("task") == task].to_numpy(np.float64) for task in present]
     variance = sum(float(np.var(c, ddof=1)) / len(c) for c in columns if len(c) > 1) / len(columns) ** 2
     value, half = float(np.mean([c.mean() for c in columns])), Z95 * math.sqrt(variance)
     return {"value": value, "low": value - half, "high": value + half, "n": sum(len(c) for c in columns)}
 
 
-def group_accuracy(
-    items: Mapping[str, pd.DataFrame], groups: Mapping[str, Sequence[str]]
-) -> dict[str, dict[str, Any]]:
+def group_accuracy(items: Mapping[str, pd.DataFrame], groups: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
     """Mean accuracy by model and task group."""
     means = {model: item_accuracy(frame) for model, frame in items.items()}
     return {m: {g: mean_over_tasks(values, tasks) for g, tasks in groups.items()} for m, values in means.items()}

@@ -16,6 +16,7 @@ TRANSFER_LOSS = -0.15
 AMPLIFIED_GAIN = 0.15
 RANDOM_FACTOR = 2.0
 MOST_FEATURES = 20
+SAME_ITEMS = "base, same items"
 
 Finding = dict[str, Any]
 
@@ -39,21 +40,19 @@ def _interval(block: Mapping[str, Any]) -> dict[str, Any]:
 
 def _accuracies(summary: Mapping[str, Any]) -> Iterator[Finding]:
     for arm, method in summary["arms"].items():
-        trained = summary["group_accuracy"][arm]["train_domain"]
-        change = summary["contrasts"][arm]
+        trained, change = summary["group_accuracy"][arm]["train_domain"], summary["contrasts"][arm]
         if method == "grpo" and trained is not None:
-            claim = f"{arm} masters the tasks it was trained on"
-            yield _finding(
-                claim, trained["value"], ">=", TRAINED_ACCURACY, "share", "a fixed bound", **_interval(trained)
-            )
-            gain = change["train_domain"]
-            claim = f"{arm} gains on the tasks it was trained on"
-            yield _finding(claim, gain["value"], ">=", TRAINED_GAIN, "points", "base, same items", **_interval(gain))
-        if method in ("grpo", "sft") and change["transfer"] is not None:
-            moved, up = change["transfer"], method == "grpo"
-            claim = f"{arm} gains on transfer tasks" if up else f"{arm} forgets: it loses on transfer tasks"
-            relation, bound = (">=", TRANSFER_GAIN) if up else ("<=", TRANSFER_LOSS)
-            yield _finding(claim, moved["value"], relation, bound, "points", "base, same items", **_interval(moved))
+            claim, bound = f"{arm} masters the tasks it was trained on", TRAINED_ACCURACY
+            yield _finding(claim, trained["value"], ">=", bound, "share", "a fixed bound", **_interval(trained))
+            claim, gain = f"{arm} gains on the tasks it was trained on", change["train_domain"]
+            yield _finding(claim, gain["value"], ">=", TRAINED_GAIN, "points", SAME_ITEMS, **_interval(gain))
+    for arm, moved in ((arm, change["transfer"]) for arm, change in summary["contrasts"].items()):
+        if moved is not None and summary["arms"][arm] == "grpo":
+            claim, bound = f"{arm} gains on transfer tasks", TRANSFER_GAIN
+            yield _finding(claim, moved["value"], ">=", bound, "points", SAME_ITEMS, **_interval(moved))
+        if moved is not None and summary["arms"][arm] == "sft":
+            claim, bound = f"{arm} forgets: it loses on transfer tasks", TRANSFER_LOSS
+            yield _finding(claim, moved["value"], "<=", bound, "points", SAME_ITEMS, **_interval(moved))
 
 
 def _specific(summary: Mapping[str, Any]) -> Iterator[Finding]:
@@ -74,17 +73,18 @@ def _amplified(summary: Mapping[str, Any]) -> Iterator[Finding]:
     if edit is None:
         return
     count = len(summary["localisation"]["features"])
-    yield _finding("the localised features are few", count, "<=", MOST_FEATURES, "features", "a fixed bound")
+    relation, bound = ("<=", MOST_FEATURES) if count else (">=", 1)
+    yield _finding("A few features are localised", count, relation, bound, "features", "a fixed bound")
     for group, block in (("transfer", edit), ("unseen", edit.get("unseen"))):
         if block is None:
             continue
         effect, interval = block["effect"], _interval(block)
-        claim = f"amplifying them in {edit['model']} raises accuracy on {group} tasks"
+        claim = f"Amplifying them in {edit['model']} raises accuracy on {group} tasks"
         yield _finding(claim, effect, ">=", AMPLIFIED_GAIN, "points", "a fixed bound", **interval)
         q95 = block["matched_random"]["q95"]
-        claim = f"... by at least twice what matched random features reach, on {group} tasks"
-        control = f"2 x 95th percentile of {block['matched_random']['draws']} matched random sets"
-        yield _finding(claim, effect, ">=", RANDOM_FACTOR * max(q95, 0.0), "points", control, **interval)
+        claim = f"… and by more than twice as much as matched random features do, on {group} tasks"
+        control = f"twice the 95th percentile of {block['matched_random']['draws']} matched random sets"
+        yield _finding(claim, effect, ">", RANDOM_FACTOR * max(q95, 0.0), "points", control, **interval)
 
 
 def _ablated(summary: Mapping[str, Any]) -> Iterator[Finding]:
@@ -93,7 +93,7 @@ def _ablated(summary: Mapping[str, Any]) -> Iterator[Finding]:
         return
     for group, block in (("transfer", edit), ("unseen", edit.get("unseen"))):
         if block is not None:
-            claim = f"ablating them in {edit['model']} costs more on {group} tasks than matched random features do"
+            claim = f"Ablating them in {edit['model']} costs more on {group} tasks than matched random features do"
             control = f"5th percentile of {block['matched_random']['draws']} matched random sets"
             bound = min(block["matched_random"]["q05"], 0.0)
             yield _finding(claim, block["effect"], "<", bound, "points", control, **_interval(block))
@@ -102,5 +102,6 @@ def _ablated(summary: Mapping[str, Any]) -> Iterator[Finding]:
 def _nulls(summary: Mapping[str, Any]) -> Iterator[Finding]:
     null = summary["nulls"].get("base_base")
     if null is not None:
-        claim = "base joined with itself shows no feature of one side"
-        yield _finding(claim, null["outside"], "<=", 0, "features", "a null: none expected", n=null["alive"])
+        claim = "Base joined with itself shows no feature of one side"
+        found = _finding(claim, null["outside"], "<=", 0, "features", "a null: none expected", n=null["alive"])
+        yield {**found, "holds": null["passed"]}

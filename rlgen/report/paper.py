@@ -33,7 +33,7 @@ INTERVENTIONS: dict[str, dict[str, float]] = {
     "ablate": dict(zip(_EDITED, (-0.462, -0.439, -0.212, -0.140, -0.333, -0.245, -0.176), strict=True)),
     "amplify": dict(zip(_EDITED, (0.363, 0.360, 0.212, 0.380, 0.333, 0.233, 0.282), strict=True)),
 }
-"""INTERVENTIONS[edit][task]: change of accuracy on the selected subset (ablation in Qwen3-4B-RL, amplification in base)."""
+"""INTERVENTIONS[edit][task]: change of accuracy on the selected subset of Qwen3-4B (ablate in RL, amplify in base)."""
 
 _ALIASES = {"openbookqa": "OBQA", "commonsenseqa": "CSQA", "arcchallenge": "ARC-C"}
 _KNOWN = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in (*_TASKS, *_EDITED)} | _ALIASES

@@ -16,11 +16,13 @@ from rlgen.report.contrasts import contrasts, group_accuracy
 from rlgen.report.findings import findings
 from rlgen.report.jobs import cost, find_jobs
 from rlgen.stage import read_manifest, write_json
-from rlgen.study.stages import AttributeSettings, LocaliseSettings, SummarySettings
+from rlgen.study.sections import Attribution, Localisation
+from rlgen.study.stages import SummarySettings
 from rlgen.study.study import BASE
 
 NULLS = {"base_base": "null-base-base", "base_noise": "null-base-noise"}
-EDITS = ("ablate", "amplify")
+GROUPS = ("train_domain", "transfer", "unseen")
+EDITS = ("amplify", "ablate")
 
 
 def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
@@ -32,7 +34,6 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
     paths = Layout(root)
     items = {model: _items(paths, model) for model in settings.models}
     crosscoders = {name: _crosscoder(paths, name, models) for name, models in settings.crosscoders.items()}
-    localised = settings.localised is not None
     summary: dict[str, Any] = {
         "study": settings.study,
         "seed": settings.seed,
@@ -45,7 +46,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "crosscoders": {name: c for name, c in crosscoders.items() if name not in NULLS.values()},
         "tracking": {name: read_json(paths.tracking(name) / "tracking.json") for name in settings.tracked},
         "localisation": _localisation(paths, settings.localised) if settings.localised else None,
-        "interventions": {edit: _intervention(paths, edit) for edit in EDITS} if localised else {},
+        "interventions": _interventions(paths) if settings.localised else {},
         "nulls": _nulls(crosscoders),
         **cost(find_jobs(settings, paths)),
     }
@@ -59,6 +60,32 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise StudyError(f"{path}: no such file; run the rule that makes it, then the summary again")
     return json.loads(path.read_text())
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """A summary, its mappings in the order of the study's lists: JSON is written with sorted keys.
+
+    Raises StudyError if it is not there.
+    """
+    summary: dict[str, Any] = read_json(path)
+    models = list(summary["models"])
+
+    def width_then_models(name: str) -> tuple[int, list[int]]:
+        joined = summary["crosscoders"][name]["models"]
+        return len(joined), [models.index(model) for model in joined]
+
+    orders = {
+        "arms": models,
+        "contrasts": models,
+        "tasks": list(GROUPS),
+        "interventions": EDITS,
+        "crosscoders": sorted(summary["crosscoders"], key=width_then_models),
+        "tracking": sorted(summary["tracking"], key=width_then_models),
+        "wall_seconds": list(dict.fromkeys(job["stage"] for job in summary["jobs"])),
+    }
+    for key, order in orders.items():
+        summary[key] = {name: summary[key][name] for name in order if name in summary[key]}
+    return summary
 
 
 def plain(value: Any) -> Any:
@@ -84,7 +111,7 @@ def _crosscoder(paths: Layout, name: str, models: list[str]) -> dict[str, Any]:
     diagnostics = read_json(paths.diagnostics(name) / "diagnostics.json")
     folder = paths.attribution(name)
     attribution = read_json(folder / "attribution.json")
-    settings = AttributeSettings.model_validate(read_manifest(folder)["settings"]).attribution
+    settings = Attribution.model_validate(read_manifest(folder)["settings"].get("attribution", {}))
     return {
         "models": models,
         **diagnostics,
@@ -96,17 +123,24 @@ def _crosscoder(paths: Layout, name: str, models: list[str]) -> dict[str, Any]:
 
 def _localisation(paths: Layout, crosscoder: str) -> dict[str, Any]:
     folder = paths.localisation(crosscoder)
-    settings = LocaliseSettings.model_validate(read_manifest(folder)["settings"]).localisation
+    settings = Localisation.model_validate(read_manifest(folder)["settings"]["localisation"])
     chosen = {"crosscoder": crosscoder, "arm": settings.arm, "tokens": settings.tokens, "top": settings.top}
     return {**read_json(folder / "localisation.json"), **chosen, "threshold": settings.threshold}
 
 
-def _intervention(paths: Layout, edit: str) -> dict[str, Any]:
-    """An edit's effects: at the top the mean over transfer tasks, then the other groups and every task."""
-    effects = read_json(paths.intervention(edit) / "effects.json")
-    groups = effects.pop("groups")
-    rest = {group: groups.get(group) for group in ("unseen", "train_domain")}
-    return {**effects, **groups["transfer"], **rest}
+def _interventions(paths: Layout) -> dict[str, Any]:
+    """Each edit's effects: at the top the mean over transfer tasks, then the other groups and every task.
+
+    An edit without effects (no feature was localised) is left out.
+    """
+    found = {}
+    for edit in EDITS:
+        effects = read_json(paths.intervention(edit) / "effects.json")
+        groups = effects.pop("groups")
+        if groups.get("transfer") is not None:
+            rest = {group: groups.get(group) for group in ("unseen", "train_domain")}
+            found[edit] = {**effects, **groups["transfer"], **rest}
+    return found
 
 
 def _nulls(crosscoders: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -125,7 +159,8 @@ def _nulls(crosscoders: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
                 "fve": null["fve"],
             }
     if "base_base" in found:
-        found["base_base"]["passed"] = found["base_base"]["outside"] == 0
+        null = found["base_base"]
+        null["passed"] = null["alive"] > 0 and null["outside"] == 0  # a dead dictionary shows nothing, not a null
     if "base_noise" in found:
         pairs = {n: c for n, c in crosscoders.items() if n not in NULLS.values() and len(c["models"]) == 2}
         shares = {name: pair["nrn"]["share_outside"] for name, pair in pairs.items()}

@@ -100,7 +100,7 @@ class Canvas:
         self._label = label
         self._parts: list[str] = []
 
-    def add(self, tag: str, content: str | None = None, title: str | None = None, **attributes: object) -> None:
+    def add(self, tag: str, content: str | None = None, title: str | None = None, /, **attributes: object) -> None:
         """One element; `content` and `title` (shown on hover) are escaped, `_` in attribute names becomes `-`."""
         pairs = "".join(f' {k.replace("_", "-")}="{_shown(v)}"' for k, v in attributes.items() if v is not None)
         inner = f"<title>{html.escape(title)}</title>" if title else ""
@@ -109,15 +109,15 @@ class Canvas:
 
     def line(self, start: Point, end: Point, stroke: str = "grid", width: float = 1, dash: str | None = None) -> None:
         """A straight line."""
-        (x1, y1), (x2, y2) = start, end
         style = {"stroke": colour(stroke), "stroke_width": width, "stroke_dasharray": dash}
-        self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, **style)
+        self.add("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], **style)
 
-    def rect(self, x: float, y: float, width: float, height: float, fill: str, **more: object) -> None:
-        """A rectangle; `title` and SVG attributes may be given."""
-        title = more.pop("title", None)
+    def rect(
+        self, x: float, y: float, width: float, height: float, fill: str, title: str | None = None, **more: object
+    ) -> None:
+        """A rectangle; SVG attributes may be added."""
         size = {"x": x, "y": y, "width": max(width, 0), "height": max(height, 0)}
-        self.add("rect", title=str(title) if title else None, **size, fill=colour(fill), **more)
+        self.add("rect", None, title, **size, fill=colour(fill), **more)
 
     def text(self, at: Point, content: str, size: float = 11, fill: str = "soft", **more: object) -> None:
         """A line of text; `text_anchor` and other SVG attributes may be given."""
@@ -126,19 +126,17 @@ class Canvas:
     def path(self, points: Iterable[Point], stroke: str, width: float = 1.5, **more: object) -> None:
         """A polyline."""
         d = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        style = {"fill": "none", "stroke": colour(stroke), "stroke_width": width, **more}
-        self.add("path", None, None, d=d, **style)
+        self.add("path", d=d, fill="none", stroke=colour(stroke), stroke_width=width, **more)
 
     def dots(self, points: Iterable[Point], fill: str, size: float = 4, **more: object) -> None:
         """Many round dots as one path, so that tens of thousands stay a small file."""
         d = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)
         if d:
-            style = {"stroke": colour(fill), "stroke_width": size, "stroke_linecap": "round", "fill": "none", **more}
-            self.add("path", None, None, d=d, **style)
+            self.add("path", d=d, fill="none", stroke=colour(fill), stroke_width=size, stroke_linecap="round", **more)
 
-    def svg(self) -> str:
-        """The element, to be put into a page as it is."""
-        head = f'<svg viewBox="0 0 {_shown(self.width)} {_shown(self.height)}" style="max-width:{self.width * 1.3:.0f}px"'
+    def svg(self, zoom: float = 1.0) -> str:
+        """The element, to be put into a page as it is, shown at `zoom` times its natural size where there is room."""
+        head = f'<svg viewBox="0 0 {_shown(self.width)} {_shown(self.height)}" width="{_shown(self.width * zoom)}"'
         return f'{head} role="img" aria-label="{html.escape(self._label)}">{"".join(self._parts)}</svg>'
 
 

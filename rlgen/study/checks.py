@@ -83,7 +83,9 @@ def _files(study: Study) -> Iterator[Finding]:
     for key, text in models:
         looks_local = text.startswith((".", "/", "~")) or text.count("/") != 1
         if looks_local and not (Path(text).expanduser() / "config.json").is_file():
-            yield Finding(key, f"no model there: {text}", "give a folder that holds config.json, or a hub id `owner/name`")
+            yield Finding(
+                key, f"no model there: {text}", "give a folder that holds config.json, or a hub id `owner/name`"
+            )
 
 
 def _world(study: Study) -> Iterator[Finding]:
@@ -92,7 +94,7 @@ def _world(study: Study) -> Iterator[Finding]:
             problem = f"{study.base.hidden_size} is not a multiple of base.heads ({study.base.heads})"
             yield Finding("base.hidden_size", problem, "choose a multiple")
         return
-    uses = [("problems.source", study.problems.source)]
+    uses: list[tuple[str, str]] = [("problems.source", study.problems.source)]
     for group, tasks in study.tasks:
         uses += [(f"tasks.{group}[{i}].source", task.source) for i, task in enumerate(tasks)]
     uses += [(f"corpus.sources[{i}].source", source.source) for i, source in enumerate(study.corpus.sources)]
@@ -153,7 +155,9 @@ def _crosscoders(study: Study) -> Iterator[Finding]:
             problem = f"layer {crosscoder.layer} is not dumped"
             yield Finding(f"{key}.layer", problem, f"add it to activations.layers, or use one of: {layers}")
         if crosscoder.sparsity == "batch_topk" and crosscoder.k > crosscoder.features:
-            yield Finding(f"{key}.k", f"k {crosscoder.k} exceeds features ({crosscoder.features})", "choose a smaller k")
+            yield Finding(
+                f"{key}.k", f"k {crosscoder.k} exceeds features ({crosscoder.features})", "choose a smaller k"
+            )
         if crosscoder.delta_weight and BASE not in crosscoder.models:
             problem = "the delta loss is taken against base, which this crosscoder lacks"
             yield Finding(f"{key}.delta_weight", problem, "add base to its models, or set 0")
@@ -199,4 +203,6 @@ def _sizes(study: Study) -> Iterator[Finding]:
         yield Finding("tracking.tokens", problem, "track on at most the corpus")
     for task in study.all_tasks:
         if isinstance(task, MiniatureTask) and task.items < 2 and study.localisation is not None:
-            yield Finding("tasks", f"task `{task.name}` has {task.items} item", "give at least 2, to select and to measure")
+            yield Finding(
+                "tasks", f"task `{task.name}` has {task.items} item", "give at least 2, to select and to measure"
+            )

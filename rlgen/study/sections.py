@@ -39,18 +39,20 @@ class PretrainedBase(Section):
     """Number of decoder blocks."""
     heads: PositiveInt = 4
     """Attention heads; `hidden_size` must be a multiple of it."""
-    steps: PositiveInt = 600
+    steps: PositiveInt = 480
     """Optimiser steps."""
-    batch_rows: PositiveInt = 64
-    """Packed rows per step."""
-    row_length: PositiveInt = 128
-    """Tokens per packed row."""
-    lr: PositiveFloat = 2e-3
-    """Peak learning rate, one cycle."""
+    batch_size: PositiveInt = 64
+    """Documents per step."""
+    lr: PositiveFloat = 3e-3
+    """Peak learning rate; it falls linearly over the last 60% of steps."""
     think_rate: Fraction = 0.3
     """Share of documents answered by running intermediate results (always right)."""
     guess_accuracy: Fraction = 0.3
     """Share of the other documents whose immediate answer is right."""
+    first_think_rate: Fraction = 0.9
+    """`think_rate` in the first part of training: thinking is learnt fastest when there is much of it."""
+    first_share: Fraction = 0.6
+    """The first part's share of training."""
 
 
 class ExistingBase(Section):
@@ -141,7 +143,7 @@ AnyArm = Annotated[SftArm | GrpoArm | ExistingArm, Field(discriminator="method")
 
 # ------------------------------------------------------------------------------------------------ data
 
-WorldTask = Literal["mod", "max", "par", "cnt", "min", "dif"]
+WorldTask = Literal["mod", "max", "par", "cnt", "min", "run"]
 """The miniature world's tasks (`rlgen.data.miniature`)."""
 
 
@@ -360,8 +362,10 @@ class Localisation(Section):
     """Where codes are averaged."""
     threshold: Fraction = 0.2
     """A feature is kept on a task if its score exceeds this share of the task's maximum. Paper: 0.2."""
+    change: Literal["raised", "either"] = "raised"
+    """Features whose code the arm raises (paper), or that it raises or lowers: then the score's magnitude counts."""
     top: PositiveInt = 20
-    """At most so many features are kept, by mean score over the transfer tasks."""
+    """At most so many features are kept, by the norm of the shift that each would inject."""
     selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each task's items used to select; interventions are measured on the others."""
     permutations: PositiveInt = 200
@@ -381,9 +385,9 @@ class Interventions(Section):
     """Causal tests of the localised features, with their controls (METHOD: interventions)."""
 
     ablate: Edit = Edit()
-    """In the arm: subtract the features' decoded difference from base."""
+    """In the arm: subtract the features' decoded contribution, token by token."""
     amplify: Edit = Edit()
-    """In the base: add the features' mean decoded difference."""
+    """In the base: add the features' mean decoded difference between arm and base."""
     draws: PositiveInt = 20
     """Random feature sets matched on firing rate and injected norm."""
     directions: PositiveInt = 20

@@ -15,7 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SUMMARY = Path(os.environ.get("RLGEN_SUMMARY", ROOT / "results/mini/summary.json"))
 
-pytestmark = pytest.mark.skipif(not SUMMARY.is_file(), reason=f"no finished miniature study at {SUMMARY}: `make demo` first")
+pytestmark = pytest.mark.skipif(
+    not SUMMARY.is_file(), reason=f"no finished miniature study at {SUMMARY}: `make demo` first"
+)
 
 
 @pytest.fixture(scope="module")

@@ -52,13 +52,21 @@ BAD = {
     "bad name": (put("study", "my study"), "study", "pattern"),
     "layer out of range": (put("activations.layers", [3, 9]), "activations.layers[1]", "from 1 to 4"),
     "layer not dumped": (put("crosscoders.base-rl.layer", 2), "crosscoders.base-rl.layer", "activations.layers"),
-    "unknown model": (put("crosscoders.base-rl.models", ["base", "dpo"]), "crosscoders.base-rl.models[1]", "base, sft, rl"),
+    "unknown model": (
+        put("crosscoders.base-rl.models", ["base", "dpo"]),
+        "crosscoders.base-rl.models[1]",
+        "base, sft, rl",
+    ),
     "model twice": (put("crosscoders.base-rl.models", ["rl", "rl"]), "crosscoders.base-rl.models", "list each once"),
     "one model": (put("crosscoders.base-rl.models", ["rl"]), "crosscoders.base-rl.models", "at least 2 items"),
     "duplicate arm": (put("arms.1.name", "sft"), "arms", "name of its own"),
     "arm named base": (put("arms.0.name", "base"), "arms", "rename"),
     "task in two groups": (put("tasks.unseen.0.name", "max"), "tasks.unseen", "one group"),
-    "unknown world task": (put("tasks.unseen.0", {"name": "x", "source": "miniature", "task": "x"}), "tasks.unseen[0].task", "'mod'"),
+    "unknown world task": (
+        put("tasks.unseen.0", {"name": "x", "source": "miniature", "task": "x"}),
+        "tasks.unseen[0].task",
+        "'mod'",
+    ),
     "no transfer task": (put("tasks.transfer", []), "tasks.transfer", "at least 1 item"),
     "missing file": (put("tasks.unseen.0", JSONL_TASK), "tasks.unseen[0].path", "JSONL file"),
     "missing model": (lambda s: s["arms"].append(EXISTING_ARM), "arms[2].path", "config.json"),
@@ -112,7 +120,16 @@ def test_all_wrong_keys_are_told_at_once() -> None:
     "command",
     [
         [sys.executable, "-m", "rlgen", "config", "check", "{file}"],
-        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "-n", "--configfile", "{file}"],
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "workflow/Snakefile"),
+            "-n",
+            "--configfile",
+            "{file}",
+        ],
     ],
     ids=["rlgen config check", "snakemake -n"],
 )
@@ -122,7 +139,12 @@ def test_command_line_shows_no_traceback(tmp_path: Path, command: list[str]) -> 
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(settings))
     done = subprocess.run(
-        [part.format(file=file) for part in command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [part.format(file=file) for part in command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     said = done.stdout + done.stderr
     assert done.returncode != 0

@@ -1,0 +1,198 @@
+"""The corpus: token ids, in packed rows, on which every model's activations are taken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from rlgen.data.jsonl import read_rows
+from rlgen.data.miniature import mixture
+from rlgen.data.problems import read_problems
+from rlgen.errors import StudyError
+from rlgen.models import load_tokenizer
+from rlgen.stage import Workspace, derive_seed, stage, write_json
+from rlgen.study.sections import JsonlText, MiniatureText, PretrainedBase, Text
+from rlgen.study.stages import CorpusSettings
+
+Ids = NDArray[np.int32]
+
+TOKENS, DOCUMENTS, MASK, CORPUS_JSON = "tokens.npy", "documents.npy", "mask.npy", "corpus.json"
+
+_WHOLE = 4
+"""A document of up to a row's length over this is never cut in two."""
+_BATCH = 256
+"""Documents tokenised together."""
+
+
+def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path) -> None:
+    """Write tokens.npy and documents.npy (int32), mask.npy (bool), all [rows, row_length], and corpus.json.
+
+    A document is the base tokenizer's beginning token, its text and its end token, where the tokenizer has them.
+    `documents` numbers them from 0 (padding: -1); `mask` is False for beginning tokens and padding, which are
+    left out of everything. The sources' shares of the documents' tokens follow their weights. Raises StudyError
+    if a source is empty, or the corpus is smaller than one row.
+    """
+    inputs = {"base": base, "problems": problems}
+    sources = settings.corpus.sources
+    inputs |= {f"source {i}": s.path for i, s in enumerate(sources) if isinstance(s, JsonlText)}
+    length = settings.corpus.row_length
+    rows = settings.corpus.tokens // length
+    if not rows:
+        raise StudyError(
+            f"corpus.tokens: {settings.corpus.tokens} is less than one row of {length} (corpus.row_length)"
+        )
+    with stage("corpus", settings, inputs, out) as work:
+        tokenizer = load_tokenizer(base)
+        if tokenizer.bos_token_id is not None and tokenizer.bos_token_id == tokenizer.eos_token_id:
+            marks: tuple[int | None, int | None] = (None, tokenizer.eos_token_id)
+        else:
+            marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        streams = [
+            _Stream(source, _Encoder(tokenizer, marks)(_texts(settings, index, problems)))
+            for index, source in enumerate(sources)
+        ]
+        _write(work, _pack(_interleave(streams), length), rows, length, marks[0], tokenizer.pad_token_id or 0)
+        work.digest = _digest(work.folder)
+        about = {
+            "digest": work.digest,
+            "rows": rows,
+            "row_length": length,
+            "kept_tokens": int(np.load(work.folder / MASK, mmap_mode="r").sum()),
+            "vocabulary": len(tokenizer),
+            "sources": [{"source": s.source.source, "documents": s.documents, "tokens": s.tokens} for s in streams],
+        }
+        write_json(work.folder / CORPUS_JSON, about)
+
+
+def read_corpus(folder: Path) -> tuple[dict[str, Any], Ids, Ids, NDArray[np.bool_]]:
+    """corpus.json, and tokens, documents and mask as memory maps [rows, row_length]."""
+    about = json.loads((folder / CORPUS_JSON).read_text())
+    tokens, documents, mask = (np.load(folder / name, mmap_mode="r") for name in (TOKENS, DOCUMENTS, MASK))
+    return about, tokens, documents, mask
+
+
+# ------------------------------------------------------------------------------------------- the sources
+
+
+def _texts(settings: CorpusSettings, index: int, problems: Path) -> Iterator[str]:
+    """A source's texts, without end."""
+    source: Text = settings.corpus.sources[index]
+    key = f"corpus.sources.{index}"
+    if isinstance(source, MiniatureText):
+        base = settings.base
+        if not isinstance(base, PretrainedBase):
+            raise StudyError(f"{key}: `miniature` is the text of a base with `method: pretrain`; take another source")
+        rng = np.random.default_rng(derive_seed(settings.seed, "corpus", index))
+        return mixture(rng, base.think_rate, base.guess_accuracy)
+    if isinstance(source, JsonlText):
+        path, name = source.path, source.field
+        return _again(lambda: (row.text(name) for row in read_rows(path)), f"{key}.path: {path}")
+    return _again(lambda: _solved(problems), f"{key}: the problems with a solution")
+
+
+def _solved(problems: Path) -> Iterator[str]:
+    return (row["prompt"] + row["solution"] for row in read_problems(problems) if row["solution"])
+
+
+def _again(texts: Callable[[], Iterable[str]], name: str) -> Iterator[str]:
+    """The texts, from their start again when they end."""
+    while True:
+        empty = True
+        for text in texts():
+            empty = False
+            yield text
+        if empty:
+            raise StudyError(f"{name}: no text there")
+
+
+class _Encoder:
+    """From texts to token ids, marked at their beginning and end."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, marks: tuple[int | None, int | None]) -> None:
+        self._tokenizer = tokenizer
+        self._before, self._after = ([mark] if mark is not None else [] for mark in marks)
+
+    def __call__(self, texts: Iterator[str]) -> Iterator[Ids]:
+        while batch := list(islice(texts, _BATCH)):
+            for ids in self._tokenizer(batch, add_special_tokens=False)["input_ids"]:
+                yield np.array([*self._before, *ids, *self._after], dtype=np.int32)
+
+
+@dataclass
+class _Stream:
+    """A source while it is read."""
+
+    source: Text
+    ids: Iterator[Ids]
+    documents: int = field(default=0)
+    tokens: int = field(default=0)
+
+
+def _interleave(streams: list[_Stream]) -> Iterator[Ids]:
+    """Documents of all sources: always of the one that is furthest behind its weight."""
+    while True:
+        stream = min(streams, key=lambda s: s.tokens / s.source.weight)
+        ids = next(stream.ids)
+        stream.documents += 1
+        stream.tokens += len(ids)
+        yield ids
+
+
+# -------------------------------------------------------------------------------------------------- rows
+
+
+def _pack(documents: Iterator[Ids], length: int) -> Iterator[list[tuple[int, Ids]]]:
+    """Rows, each a list of (document, its ids); short documents stay whole, long ones go on in the next row."""
+    row: list[tuple[int, Ids]] = []
+    room = length
+    for number, document in enumerate(documents):
+        rest = document
+        if room < len(rest) <= length // _WHOLE:
+            yield row
+            row, room = [], length
+        while len(rest):
+            piece, rest = rest[:room], rest[room:]
+            row.append((number, piece))
+            room -= len(piece)
+            if not room:
+                yield row
+                row, room = [], length
+
+
+def _write(
+    work: Workspace, packed: Iterator[list[tuple[int, Ids]]], rows: int, length: int, bos: int | None, pad: int
+) -> None:
+    shape = (rows, length)
+    tokens = open_memmap(work.folder / TOKENS, mode="w+", dtype=np.int32, shape=shape)
+    documents = open_memmap(work.folder / DOCUMENTS, mode="w+", dtype=np.int32, shape=shape)
+    mask = open_memmap(work.folder / MASK, mode="w+", dtype=np.bool_, shape=shape)
+    progress = work.progress(rows, "rows")
+    for index, row in enumerate(islice(packed, rows)):
+        ids, numbers = np.full(length, pad, dtype=np.int32), np.full(length, -1, dtype=np.int32)
+        end = 0
+        for number, piece in row:
+            start, end = end, end + len(piece)
+            ids[start:end], numbers[start:end] = piece, number
+        tokens[index], documents[index] = ids, numbers
+        mask[index] = (numbers >= 0) if bos is None else (numbers >= 0) & (ids != bos)
+        progress.add()
+    for array in (tokens, documents, mask):
+        array.flush()
+
+
+def _digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for name in (TOKENS, DOCUMENTS, MASK):
+        with (folder / name).open("rb") as handle:
+            total.update(hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""Accuracy per item, by lm-evaluation-harness on a model in memory."""

@@ -1,0 +1,170 @@
+"""lm-evaluation-harness over one live model and local tasks: loaded once, run many times.
+
+An evaluation runs it once a task; interventions run it once a condition, under an edit of the live model:
+
+    harness = Harness(model, tokenizer, folders, evaluation)
+
+    def edit(resid_BPD):
+        return resid_BPD + harness.positions.mask("last_prompt")[..., None] * shift_D
+
+    with edited(model, layer, edit):
+        frame = harness.run(items={"max": ids}, seed=seed)
+
+Tasks, prompts, requests and metrics are the harness's; only its loop over them is not, because building every
+prompt anew, reports and progress bars take longer than a small model's answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from datasets import Dataset
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlgen.data.answers import is_right, read_answer
+from rlgen.data.tasks import TASK_JSON, TASK_YAML, read_items
+from rlgen.errors import StudyError
+from rlgen.evaluation.lm import LiveLM, quiet
+from rlgen.evaluation.positions import TokenPositions
+from rlgen.study.sections import Evaluation
+
+COLUMNS = ["task", "item", "sample", "right", "answer", "gold", "response", "prompt"]
+"""Of a run's frame: `answer` is what was read from the response, `gold` what is right; both are text."""
+
+
+class Harness:
+    """A live model and its tasks."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        tasks: Sequence[Path],
+        evaluation: Evaluation,
+    ) -> None:
+        """Load the task folders. Raises StudyError if answers of their length do not fit the model."""
+        self._lm = LiveLM(model, tokenizer, evaluation.batch_size)
+        with quiet():
+            found = [_LoadedTask(folder) for folder in tasks]
+        for task in found:
+            if task.max_new_tokens >= self._lm.max_length:
+                raise StudyError(
+                    f"evaluation.max_new_tokens: {task.max_new_tokens} in task `{task.name}`; "
+                    f"the model's longest sequence, prompt included, is {self._lm.max_length}"
+                )
+        self._tasks = {task.name: task for task in found}
+
+    @property
+    def positions(self) -> TokenPositions:
+        """The token sets of the forward pass that is running: what an edit asks."""
+        return self._lm.positions
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in the order given."""
+        return list(self._tasks)
+
+    def items(self, task: str) -> list[str]:
+        """A task's item ids, in the file's order."""
+        return list(self._tasks[task].rows)
+
+    def prompts(self, task: str) -> dict[str, str]:
+        """A task's prompts by item id, as the model is given them."""
+        return {item: requests[0].args[0] for item, requests in self._tasks[task].requests.items()}
+
+    def run(
+        self,
+        tasks: Sequence[str] | None = None,
+        items: Mapping[str, Sequence[str]] | None = None,
+        samples: int = 1,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Answers to some items (a task that `items` does not name: all of it), one row a sample, columns `COLUMNS`.
+
+        Rows come in the order of tasks, items and samples asked for. Multiple choice is answered by log-likelihood
+        and has one sample, whatever `samples` says. Answers follow from the seed, the prompt and the sample's
+        number: two conditions with the same seed share their random numbers.
+        """
+        chosen = [self._tasks[name] for name in (self.tasks if tasks is None else tasks)]
+        picked = [(task, item) for task in chosen for item in (items or {}).get(task.name, task.rows)]
+        self._lm.start(seed)
+        generated = [(task, item) for task, item in picked if not task.multiple_choice]
+        texts = self._lm.generate_until([r for t, i in generated for r in t.requests[i] * samples])
+        scored = [(task, item) for task, item in picked if task.multiple_choice]
+        scores = self._lm.loglikelihood([r for t, i in scored for r in t.requests[i]], disable_tqdm=True)
+        rows: list[dict[str, Any]] = []
+        for task, item in picked:
+            if task.multiple_choice:
+                count = len(task.requests[item])
+                rows.append(task.scored(item, scores[:count]))
+                del scores[:count]
+            else:
+                rows += (task.generated(item, sample, text) for sample, text in enumerate(texts[:samples]))
+                del texts[:samples]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+
+class _LoadedTask:
+    """A task folder, its requests built once."""
+
+    def __init__(self, folder: Path) -> None:
+        about = json.loads((folder / TASK_JSON).read_text())
+        self.name: str = about["name"]
+        self.multiple_choice = about["format"] == "multiple_choice"
+        self.max_new_tokens: int = about.get("max_new_tokens", 0)
+        self.rows = {row["id"]: row for row in read_items(folder)}
+        self._task = ConfigurableTask(config=_configuration(folder, list(self.rows.values())))
+        self.requests = {item: self._requests(row) for item, row in self.rows.items()}
+
+    def _requests(self, row: dict[str, Any]) -> list[Instance]:
+        context = self._task.fewshot_context(row, num_fewshot=0)
+        made = self._task.construct_requests(doc=row, ctx=context, metadata=(self.name, row["id"], 1))
+        return made if isinstance(made, list) else [made]
+
+    def generated(self, item: str, sample: int, response: str) -> dict[str, Any]:
+        """The frame's row of a generated answer."""
+        row = self.rows[item]
+        prompt, gold = row["prompt"], row["answer"]
+        answer, right = read_answer(prompt, response), is_right(prompt, response, gold)
+        return self._row(row, sample=sample, right=right, answer=answer, gold=gold, response=response)
+
+    def scored(self, item: str, scores: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+        """The frame's row of an answer by log-likelihood: right as the harness's `acc` says."""
+        row = self.rows[item]
+        right = bool(self._task.process_results(row, scores)["acc"])
+        answer = row["choices"][max(range(len(scores)), key=lambda choice: scores[choice][0])]
+        gold = row["choices"][row["answer"]]
+        return self._row(row, sample=0, right=right, answer=answer, gold=gold, response=answer)
+
+    def _row(self, row: dict[str, Any], **rest: Any) -> dict[str, Any]:
+        return {"task": self.name, "item": row["id"], "prompt": row["prompt"], **rest}
+
+
+def _configuration(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """task.yaml, with its items already in memory: no dataset cache, and the folder may have been moved."""
+    config: dict[str, Any] = yaml.load((folder / TASK_YAML).read_text(), Loader=_Loader)
+    del config["dataset_kwargs"]
+    config.pop("filter_list", None)  # each sample has its row; the harness's filters would join them
+    config["metadata"] = None  # it would be handed to the function below
+    return {**config, "custom_dataset": partial(dict, test=Dataset.from_list(rows))}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the harness's tag for a function."""
+
+
+def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    module, _, name = str(loader.construct_scalar(node)).rpartition(".")
+    return getattr(import_module(module), name)
+
+
+_Loader.add_constructor("!function", _function)

@@ -1,0 +1,205 @@
+"""lm-evaluation-harness's model interface over a model in memory, for edits of the live model.
+
+It differs from the harness's own HFLM in three things. Every forward pass announces its token sets
+(`TokenPositions`). Sampling draws one uniform number for each (seed, prompt, sample, step), so that an answer does
+not depend on its neighbours in the batch, and two conditions with the same seed share their random numbers. And rows
+that have ended leave the batch, which saves most of the time when answers are of very different lengths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlgen.evaluation.positions import TokenPositions
+
+log = logging.getLogger("rlgen")
+
+Pair = tuple[Any, list[int], list[int]]
+"""The harness's request of a log-likelihood: (strings, context ids, continuation ids)."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The harness warns of every model and data set that is given in memory: not here."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class LiveLM(HFLM):  # type: ignore[misc]
+    """A causal LM in memory, for the harness. `seed` may be set before each run."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+        with quiet():
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        self.positions = TokenPositions()
+        stops = model.generation_config.eos_token_id if model.generation_config else None
+        self._end_tokens = {tokenizer.eos_token_id, *([stops] if isinstance(stops, int) else stops or [])} - {None}
+        self._encoded: dict[tuple[str, bool | None], list[int]] = {}
+        self.start(seed=0)
+
+    def start(self, seed: int) -> None:
+        """Begin a run: its answers follow from the seed."""
+        self._seed = seed
+        self._occurrences: Counter[bytes] = Counter()
+
+    # ------------------------------------------------------------------------------- log-likelihood
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **kwargs: Any
+    ) -> list[int]:
+        """As HFLM's; remembered, because one model's items are run many times."""
+        if left_truncate_len or kwargs:
+            return list(super().tok_encode(string, add_special_tokens, left_truncate_len, **kwargs))
+        key = (string, add_special_tokens)
+        if key not in self._encoded:
+            self._encoded[key] = super().tok_encode(string, add_special_tokens)
+        return self._encoded[key]
+
+    @torch.no_grad()
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Pair], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """(log-likelihood, whether greedy) of every continuation; requests that share their input share a row."""
+        rows: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
+        cut = sum(len(context) + len(continuation) > self.max_length + 1 for _, context, continuation in requests)
+        if cut:
+            log.warning("%d of %d texts exceed %d tokens: cut at their start", cut, len(requests), self.max_length)
+        for index, (_, context, continuation) in enumerate(requests):
+            ids = (context + continuation)[-(self.max_length + 1) :]
+            rows[len(ids) - len(continuation), tuple(ids[:-1])].append(index)
+        found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        ordered = sorted(rows.items(), key=lambda row: (-len(row[0][1]), row[0][1]))
+        for start in range(0, len(ordered), self.batch_size):
+            self._score(
+                [
+                    (key, [(i, requests[i][2]) for i in wanted])
+                    for key, wanted in ordered[start : start + self.batch_size]
+                ],
+                found,
+            )
+        return found
+
+    def _score(
+        self,
+        batch: list[tuple[tuple[int, tuple[int, ...]], list[tuple[int, list[int]]]]],
+        found: list[tuple[float, bool]],
+    ) -> None:
+        """One batch of rows: (context length, input ids) and its continuations by request."""
+        lengths = torch.tensor([len(ids) for (_, ids), _ in batch], device=self.device)
+        contexts = torch.tensor([context for (context, _), _ in batch], device=self.device)
+        padded = [list(ids) + [0] * (int(lengths[0]) - len(ids)) for (_, ids), _ in batch]
+        ids_BT = torch.tensor(padded, device=self.device)
+        self.positions.pairs(ids_BT, contexts, lengths)
+        logits_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
+        self.positions.end()
+        for ((context, ids), wanted), logits_TV in zip(batch, logits_BTV, strict=True):
+            scores_TV = torch.log_softmax(logits_TV[context - 1 : len(ids)].float(), dim=-1)
+            best_T = scores_TV.argmax(-1)
+            for index, continuation in wanted:
+                target_T = torch.tensor(continuation, device=self.device)
+                score = scores_TV.gather(1, target_T[:, None]).sum()
+                found[index] = (float(score), bool((best_T == target_T).all()))
+
+    # ------------------------------------------------------------------------------------ generation
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
+        """As HFLM's, without its progress bar."""
+        return list(super().generate_until(requests, disable_tqdm=True))
+
+    @torch.no_grad()
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
+        """Answers of a batch of prompts, [batch, prompt + answer], as HFLM wants them."""
+        mask_BT = generation_kwargs["attention_mask"]
+        steps = max_length - context.shape[1]
+        sampled = generation_kwargs.get("do_sample") is not False
+        temperature = float(generation_kwargs.get("temperature", 0.0)) if sampled else 0.0
+        uniform_BS = self._uniforms(context, mask_BT, steps) if temperature else None
+        answer_BS = context.new_full((len(context), steps), self.tokenizer.pad_token_id)
+        for step, rows, tokens in self._decode(context, mask_BT, steps, stop, temperature, uniform_BS):
+            answer_BS[rows, step] = tokens
+        return torch.cat([context, answer_BS], dim=1)
+
+    def _decode(
+        self,
+        ids_BT: Tensor,
+        mask_BT: Tensor,
+        steps: int,
+        stop: list[str],
+        temperature: float,
+        uniform_BS: Tensor | None,
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """New tokens, step by step: (step, the rows that go on, their tokens)."""
+        cache = DynamicCache(config=self.model.config)
+        rows = torch.arange(len(ids_BT), device=ids_BT.device)
+        prompt = ids_BT.shape[1]
+        self.positions.prefill(ids_BT, mask_BT)
+        fed, place = ids_BT, (mask_BT.cumsum(1) - 1).clamp(min=0)
+        for step in range(steps):
+            logits_BV = self.model(
+                input_ids=fed,
+                attention_mask=mask_BT,
+                position_ids=place,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            new_B = choose(logits_BV, temperature, uniform_BS[rows, step] if uniform_BS is not None else None)
+            yield step, rows, new_B
+            ids_BT = torch.cat([ids_BT, new_B[:, None]], dim=1)
+            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(new_B), 1)], dim=1)
+            going = ~self._ended(ids_BT[:, prompt:], stop)
+            if not going.any():
+                break
+            if not going.all():
+                kept = going.nonzero()[:, 0]
+                cache.batch_select_indices(kept)
+                rows, ids_BT, mask_BT = rows[kept], ids_BT[kept], mask_BT[kept]
+            fed, place = ids_BT[:, -1:], mask_BT.sum(1, keepdim=True) - 1
+            self.positions.step(ids_BT, mask_BT)
+        self.positions.end()
+
+    def _ended(self, answer_BS: Tensor, stop: list[str]) -> Tensor:
+        """Which rows have just written the end token or a stop string, bool [batch]."""
+        ended = torch.isin(answer_BS[:, -1], torch.tensor(sorted(self._end_tokens), device=answer_BS.device))
+        strings = [s for s in stop if s != self.tokenizer.eos_token]
+        if strings:
+            tail = max(len(s) for s in strings) + 1  # a token has one character at least
+            texts = self.tokenizer.batch_decode(answer_BS[:, -tail:])
+            ended |= torch.tensor([any(s in text for s in strings) for text in texts], device=ended.device)
+        return ended
+
+    def _uniforms(self, ids_BT: Tensor, mask_BT: Tensor, steps: int) -> Tensor:
+        """Uniform numbers, [batch, steps] float64: a row's follow from the seed, its prompt and its sample."""
+        found = []
+        for ids, mask in zip(ids_BT.cpu().numpy(), mask_BT.cpu().numpy(), strict=True):
+            prompt = ids[mask.astype(bool)].tobytes()
+            sample = self._occurrences[prompt]
+            self._occurrences[prompt] += 1
+            key = hashlib.blake2b(f"{self._seed} {sample} ".encode() + prompt, digest_size=16).digest()
+            found.append(np.random.Generator(np.random.Philox(key=int.from_bytes(key))).random(steps))
+        return torch.from_numpy(np.stack(found)).to(ids_BT.device)
+
+
+def choose(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> Tensor:
+    """Next tokens, [batch]: the likeliest, or by the inverse of the cumulative distribution at the uniform numbers."""
+    if uniform_B is None:
+        return logits_BV.argmax(-1)
+    cumulative_BV = torch.softmax(logits_BV.float() / temperature, dim=-1).cumsum(-1, dtype=torch.float64)
+    wanted_B = uniform_B * cumulative_BV[:, -1]
+    return torch.searchsorted(cumulative_BV, wanted_B[:, None], right=True)[:, 0].clamp(max=logits_BV.shape[-1] - 1)

@@ -1,0 +1,70 @@
+"""Which positions of a running forward pass are prompt, its last token, or answer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlgen.study.sections import TokenSet
+
+
+class TokenPositions:
+    """The forward pass that is running now, as an edit of the residual stream needs to know it.
+
+    Generation feeds the prompts first, padded on the left, then one new token a row at a time (from the cache); rows
+    that have ended are dropped. Log-likelihood feeds context and continuation at once, padded on the right, the
+    continuation's last token left out because nothing is predicted from it.
+    """
+
+    def __init__(self) -> None:
+        self._sets: dict[str, Tensor] | None = None
+        self._ids: Tensor
+        self._mask: Tensor
+
+    def mask(self, tokens: TokenSet) -> Tensor:
+        """Bool [batch, position]: the positions of the running pass that belong to a token set.
+
+        `prompt` has every prompt token (the beginning token too), `last_prompt` the one from which the answer's
+        first token is predicted, `answer` the answer's tokens that are fed, `all` everything but padding. Raises
+        RuntimeError outside a forward pass of the harness.
+        """
+        if self._sets is None:
+            raise RuntimeError("no forward pass of the harness is running")
+        return self._sets[tokens]
+
+    def inputs(self) -> dict[str, Tensor]:
+        """What another model, without a cache, would be fed to read the same texts, [batch, length] each.
+
+        The running pass's positions are the last ones: `residuals(donor, [layer], **inputs())[:, -positions:]`.
+        """
+        places = (self._mask.cumsum(1) - 1).clamp(min=0)
+        return {"input_ids": self._ids, "attention_mask": self._mask, "position_ids": places}
+
+    def prefill(self, ids: Tensor, attention_mask: Tensor) -> None:
+        """Prompts, padded on the left, are about to be fed, [batch, length]."""
+        prompt = attention_mask.bool()
+        last = torch.zeros_like(prompt)
+        last[:, -1] = True
+        self._set(prompt, last, torch.zeros_like(prompt))
+        self._ids, self._mask = ids, attention_mask
+
+    def step(self, ids: Tensor, attention_mask: Tensor) -> None:
+        """The last of `ids`, [batch, length], one new token a row, is about to be fed."""
+        new = torch.ones_like(ids[:, -1:], dtype=torch.bool)
+        self._set(~new, ~new, new)
+        self._ids, self._mask = ids, attention_mask
+
+    def pairs(self, ids: Tensor, contexts: Tensor, lengths: Tensor) -> None:
+        """Contexts with continuations, [batch, length] padded on the right, are about to be fed; [batch] each."""
+        place = torch.arange(ids.shape[1], device=ids.device)
+        real = place < lengths[:, None]
+        prompt = place < contexts[:, None]
+        self._set(prompt, place == contexts[:, None] - 1, real & ~prompt)
+        self._ids, self._mask = ids, real.long()
+
+    def end(self) -> None:
+        """No forward pass is running any more."""
+        self._sets = None
+
+    def _set(self, prompt: Tensor, last_prompt: Tensor, answer: Tensor) -> None:
+        self._sets = {"prompt": prompt, "last_prompt": last_prompt, "answer": answer, "all": prompt | answer}

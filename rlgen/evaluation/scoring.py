@@ -1,0 +1,48 @@
+"""What the harness makes of generated answers, and what an accuracy is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rlgen.data.answers import is_right
+
+_Z = 1.959964
+"""Normal quantile of a 95% interval."""
+
+
+def process_results(doc: Mapping[str, Any], results: Sequence[str | list[str]]) -> dict[str, float]:
+    """The harness's hook for generated answers: accuracy over an item's samples."""
+    responses = [results[0]] if isinstance(results[0], str) else results[0]
+    right = [is_right(doc["prompt"], response, doc["answer"]) for response in responses]
+    return {"acc": sum(right) / len(right)}
+
+
+def accuracy(right: ArrayLike, items: ArrayLike) -> dict[str, float | int]:
+    """Accuracy with a 95% interval over items, {value, n, low, high}; n is the number of items.
+
+    Wilson's interval. Samples of one item are not independent, so the number of trials in it is the effective
+    one, p (1 - p) over the variance of the mean of the items' accuracies (Kish's design effect).
+    """
+    _, index = np.unique(np.asarray(items), return_inverse=True)
+    counts = np.bincount(index)
+    per_item = np.bincount(index, weights=np.asarray(right, dtype=np.float64)) / counts
+    n = len(per_item)
+    value = float(per_item.mean())
+    variance = float(per_item.var(ddof=1)) / n if n > 1 else 0.0
+    trials = value * (1 - value) / variance if variance > 0 else float(n)
+    trials = min(max(trials, 1.0), float(counts.sum()))
+    low, high = wilson(value, trials)
+    return {"value": value, "n": n, "low": low, "high": high}
+
+
+def wilson(value: float, trials: float) -> tuple[float, float]:
+    """Wilson's 95% interval for a proportion seen in so many independent trials."""
+    centre = value + _Z**2 / (2 * trials)
+    half = _Z * math.sqrt(value * (1 - value) / trials + _Z**2 / (4 * trials**2))
+    scale = 1 + _Z**2 / trials
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)

@@ -1,0 +1,1 @@
+"""The models of a study: pretrained, post-trained, adopted or perturbed."""

@@ -1,0 +1,158 @@
+"""Numbers as a reader wants them, and the page's sentences, generated from the summary and never written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Block = Mapping[str, Any]
+
+NOTHING = "\N{EN DASH}"
+"""Shown where there is no value."""
+_MINUS = "\N{MINUS SIGN}"
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """A share in per cent: 0.953 is `95.3`."""
+    return NOTHING if value is None else f"{100 * value:.{digits}f}".replace("-", _MINUS)
+
+
+def points(value: float | None, digits: int = 1) -> str:
+    """A change of a share in points, signed: 0.29 is `+29.0`."""
+    if value is None:
+        return NOTHING
+    shown = f"{100 * value:+.{digits}f}"
+    return shown[1:] if float(shown) == 0 else shown.replace("-", _MINUS)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain number with so many significant digits; whole numbers stay whole."""
+    if value is None:
+        return NOTHING
+    if float(value).is_integer():
+        return f"{value:,.0f}".replace("-", _MINUS)
+    return f"{value:.{digits}g}".replace("-", _MINUS)
+
+
+def interval(block: Block | None, signed: bool = False) -> str:
+    """A block's 95% interval, as ` [low, high]`; empty if it has none."""
+    if not block or block.get("low") is None or block.get("high") is None:
+        return ""
+    form = points if signed else share
+    return f"[{form(block['low'])}, {form(block['high'])}]"
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A finding's statistic or bound in its unit: `share`, `points` or a count."""
+    return {"share": share, "points": points}.get(unit, number)(value) + {"share": "%"}.get(unit, "")
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """`none is`, `1 is`, `3 are`."""
+    return f"{count or 'none'} {one if count < 2 else many}"
+
+
+def alarms(summary: Mapping[str, Any]) -> list[str]:
+    """What must be read before anything else: nulls that did not come out null."""
+    found = []
+    null = summary["nulls"].get("base_base")
+    if null is not None and not null["passed"]:
+        low, high = null["nrn_range"]
+        found.append(
+            "No feature of the base joined with itself is alive: the null says nothing."
+            if null["alive"] == 0
+            else f"The base joined with itself must show no feature of one side, yet {null['outside']} of "
+            f"{null['alive']} live features have an NRN outside {low:g} to {high:g}. "
+            "Believe no count of specific features below."
+        )
+    noise = summary["nulls"].get("base_noise")
+    if noise is not None:
+        for name, outside in noise["share_outside_of"].items():
+            if outside is not None and noise["share_outside"] is not None and outside <= noise["share_outside"]:
+                found.append(
+                    f"Weight noise alone puts {share(noise['share_outside'], 2)}% of features outside the NRN range, "
+                    f"{name} {share(outside, 2)}%: its specific features are not told apart from noise."
+                )
+    return found
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """How many claims hold, and which do not."""
+    claims = summary["findings"]
+    failed = [finding["claim"] for finding in claims if not finding["holds"]]
+    if not claims:
+        return "This study has no arms of which anything was claimed."
+    if not failed:
+        return f"All {len(claims)} claims hold."
+    does = "does" if len(failed) == 1 else "do"
+    return f"{len(claims) - len(failed)} of {len(claims)} claims hold; {len(failed)} {does} not."
+
+
+def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was found: what each result is about, and a sentence."""
+    return [*_learnt(summary), *_moved(summary), *_features(summary), *_causes(summary)]
+
+
+def _learnt(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    tasks, means = summary["tasks"]["train_domain"], summary["group_accuracy"]
+    values = [(model, means[model]["train_domain"]) for model in summary["models"]]
+    if all(found is not None for _, found in values):
+        shown = listed([f"{model} {share(found['value'])}% {interval(found)}" for model, found in values])
+        yield "Trained tasks", f"On {listed(tasks)} the models answer right: {shown}."
+
+
+def _moved(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for group, lead, why in (
+        ("transfer", "Transfer tasks", "never trained on"),
+        ("unseen", "Unseen tasks", "nor used to choose features"),
+    ):
+        parts = []
+        for arm in summary["arms"]:
+            found = summary["contrasts"][arm][group]
+            if found:
+                clear = found["low"] > 0 or found["high"] < 0
+                verb = ("gains" if found["value"] > 0 else "loses") if clear else "does not clearly move:"
+                amount = points(found["value"]).lstrip(f"+{_MINUS}") if clear else points(found["value"])
+                parts.append(f"{arm} {verb} {amount} points {interval(found, signed=True)}")
+        if parts:
+            yield lead, f"On {listed(summary['tasks'][group])}, {why}, against base: {listed(parts)}."
+
+
+def _features(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, crosscoder in summary["crosscoders"].items():
+        if len(crosscoder["models"]) > 2:
+            counts = crosscoder["specific_features"]
+            shown = listed([f"{counted(counts[model], 'is', 'are')} {model}'s own" for model in crosscoder["models"]])
+            yield "Features", f"Of the {crosscoder['alive']} live features of the joint crosscoder {name}, {shown}."
+
+
+def _causes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    verbs = {"amplify": ("Switched on", "Amplifying"), "ablate": ("Switched off", "Ablating")}
+    for edit, block in summary["interventions"].items():
+        lead, verb = verbs[edit]
+        count = len(summary["localisation"]["features"])
+        if count == 0:
+            yield lead, "No feature was localised, so there is nothing to edit."
+            continue
+        matched = block["matched_random"]
+        yield (
+            lead,
+            f"{verb} the {count} localised feature{'s' if count > 1 else ''} in {block['model']} changes mean "
+            f"transfer accuracy by {points(block['effect'])} points {interval(block, signed=True)}. "
+            f"{matched['draws']} matched random sets lie between {points(matched['q05'])} and {points(matched['q95'])} "
+            f"(5% to 95%): the effect is {apart(block)}. The ceiling, exchanging all activations at that layer, is "
+            f"{points(block['ceiling'])}.",
+        )
+
+
+def apart(block: Block) -> str:
+    """Whether an effect lies beyond its matched random draws, in words."""
+    matched = block["matched_random"]
+    if block["effect"] > max(matched["q95"], 0) or block["effect"] < min(matched["q05"], 0):
+        return "beyond what matched features do"
+    return "not told apart from what matched features do"

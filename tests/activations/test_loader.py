@@ -1,0 +1,133 @@
+"""The loader: each token once an epoch, aligned over models, the same from anywhere on."""
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlgen.activations.loader import Loader
+from rlgen.activations.store import Joined, join
+from tests.activations.synthetic import numbered, write_store
+
+
+def joined_numbers(folder: Path, count: int, models: int, chunk: int, parts: int = 1) -> Joined:
+    """Stores of numbered tokens (`synthetic.numbered`), cut into parts."""
+    stores = []
+    for model, acts in enumerate(numbered(count, models)):
+        edges = [part * count // parts for part in range(parts + 1)]
+        stores.append(
+            [
+                write_store(
+                    folder / f"{model}-{part}",
+                    f"m{model}",
+                    acts[low:high],
+                    np.arange(low, high, dtype=np.int32),
+                    part=part,
+                    parts=parts,
+                    chunk_tokens=chunk,
+                    shard_tokens=4 * chunk,
+                )
+                for part, (low, high) in enumerate(itertools.pairwise(edges))
+            ]
+        )
+    return join(stores)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(5, 300),
+    models=st.integers(1, 3),
+    chunk=st.integers(1, 40),
+    parts=st.integers(1, 3),
+    batch=st.integers(1, 64),
+    world=st.integers(1, 3),
+    buffer=st.sampled_from([1, 4000, 1 << 20]),
+    seed=st.integers(0, 100),
+)
+def test_each_token_once_an_epoch_and_models_aligned(
+    count: int, models: int, chunk: int, parts: int, batch: int, world: int, buffer: int, seed: int
+) -> None:
+    epochs = 2
+    with tempfile.TemporaryDirectory() as folder:
+        joined = joined_numbers(Path(folder), count, models, chunk, parts)
+        ranks = [
+            list(Loader(joined, 1, batch, seed, epochs, rank=rank, world=world, buffer_bytes=buffer))
+            for rank in range(world)
+        ]
+    assert len({len(batches) for batches in ranks}) == 1
+    steps = [torch.cat(pieces) for pieces in zip(*ranks, strict=True)]
+    assert all(len(step) == batch for step in steps[:-1])
+    acts_NMD = torch.cat(steps)
+    assert torch.equal(acts_NMD[:, :, 0], acts_NMD[:, :1, 0].expand(-1, models))
+    assert torch.equal(acts_NMD[:, :, 1], torch.arange(models).float().expand(len(acts_NMD), -1))
+    assert sorted(acts_NMD[:, 0, 0].int().tolist()) == sorted(list(range(count)) * epochs)
+    if world == 1:
+        assert sorted(acts_NMD[:count, 0, 0].int().tolist()) == list(range(count))
+
+
+def test_it_goes_on_at_the_exact_batch(tmp_path: Path) -> None:
+    joined = joined_numbers(tmp_path, 500, 2, 16)
+    arguments = {"layer": 1, "batch_size": 48, "seed": 3, "epochs": 2.5, "buffer_bytes": 3000}
+    whole = list(Loader(joined, **arguments))
+    assert len(whole) == len(Loader(joined, **arguments)) == -(-1250 // 48)
+    for done in range(len(whole)):
+        first = Loader(joined, **arguments)
+        head = list(itertools.islice(iter(first), done))
+        second = Loader(joined, **arguments)
+        second.load_state_dict(first.state_dict())
+        assert all(map(torch.equal, [*head, *second], whole))
+        assert len(head) + len(whole[done:]) == len(whole)
+
+
+def test_it_shuffles_by_its_seed(tmp_path: Path) -> None:
+    joined = joined_numbers(tmp_path, 512, 1, 16)
+
+    def order(seed: int, epochs: int = 1) -> torch.Tensor:
+        return torch.cat(list(Loader(joined, 1, 32, seed, epochs)))[:, 0, 0]
+
+    assert torch.equal(order(0), order(0))
+    assert not torch.equal(order(0), order(1))
+    first, second = order(0, epochs=2).split(512)
+    assert not torch.equal(first, second)
+    neighbours = torch.corrcoef(torch.stack([first[:-1], first[1:]]))[0, 1]
+    assert abs(neighbours) < 4 / 512**0.5
+
+
+def test_outliers_of_any_model_are_dropped(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    acts = random.standard_normal((2, 300, 1, 8)).astype(np.float32)
+    acts[0, 17] *= 100
+    acts[1, 201] *= 100
+    joined = join([[write_store(tmp_path / str(m), f"m{m}", acts[m])] for m in range(2)])
+    loader = Loader(joined, 1, 50, 0, outlier_norm=10)
+    kept = np.delete(acts[:, :, 0], [17, 201], axis=1)
+    assert loader.kept_tokens == 298
+    seen = torch.cat(list(loader)).numpy()
+    assert np.array_equal(np.sort(seen[:, 0, 0]), np.sort(kept[0, :, 0]))
+    centred = kept - kept.mean(axis=1, keepdims=True)
+    found = loader.statistics()
+    np.testing.assert_allclose(found.mean_MD, kept.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(found.scale_M, 8**0.5 / np.linalg.norm(centred, axis=-1).mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found.variance_M, np.square(centred).sum(axis=-1).mean(axis=1), rtol=1e-6)
+    delta = np.square(centred[1] - centred[0]).sum(axis=-1).mean()
+    np.testing.assert_allclose(found.delta_variance_M, [0, delta], rtol=1e-6)
+
+
+def test_bfloat16_stores_are_read_exactly(tmp_path: Path) -> None:
+    acts = torch.randn(300, 1, 8).bfloat16()
+    bits = acts.view(torch.int16).numpy().view(np.uint16)
+    store = write_store(tmp_path / "a", "base", bits, dtype="bfloat16")
+    batch = next(iter(Loader(join([[store], [store]]), 1, 300, 0)))
+    assert torch.equal(batch[:, 0].sort(dim=0).values, acts[:, 0].float().sort(dim=0).values)
+    assert torch.equal(batch[:, 0], batch[:, 1])
+
+
+def test_an_unknown_layer_is_refused(tmp_path: Path) -> None:
+    joined = joined_numbers(tmp_path, 50, 1, 16)
+    with pytest.raises(Exception, match="not 7"):
+        Loader(joined, 7, 10, 0)

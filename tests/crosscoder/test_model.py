@@ -1,0 +1,87 @@
+"""The crosscoder as its users have it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlgen.crosscoder.model import Crosscoder, CrosscoderConfig
+from rlgen.errors import StudyError
+
+
+def random_crosscoder(sparsity: str = "batch_topk") -> Crosscoder:
+    torch.manual_seed(0)
+    crosscoder = Crosscoder(CrosscoderConfig(["base", "rl", "base"], 4, 10, sparsity, 2, layer=3))
+    with torch.no_grad():
+        for parameter in crosscoder.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        crosscoder.mean.copy_(torch.randn(3, 4))
+        crosscoder.scale.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        crosscoder.threshold.fill_(8.0)
+    return crosscoder.requires_grad_(False)
+
+
+@pytest.mark.parametrize("sparsity", ["batch_topk", "relu_l1"])
+def test_encode_and_decode_are_the_methods(sparsity: str) -> None:
+    coder, acts_BMD = random_crosscoder(sparsity), torch.randn(20, 3, 4)
+    x = [(acts_BMD[:, m] - coder.mean[m]) * coder.scale[m] for m in range(3)]
+    codes_BF = torch.relu(sum(x[m] @ coder.W_enc[m] for m in range(3)) + coder.b_enc)
+    if sparsity == "batch_topk":
+        norms_F = sum(coder.W_dec[:, m].norm(dim=-1) for m in range(3))
+        codes_BF = torch.where(codes_BF * norms_F > 8.0, codes_BF, 0)
+        assert 0 < (codes_BF > 0).float().mean() < 0.5
+    assert torch.allclose(coder.encode(acts_BMD), codes_BF, atol=1e-5)
+    decoded_BMD = coder.decode(codes_BF)
+    for m in range(3):
+        expected = (codes_BF @ coder.W_dec[:, m] + coder.b_dec[m]) / coder.scale[m] + coder.mean[m]
+        assert torch.allclose(decoded_BMD[:, m], expected, atol=1e-4)
+        without = coder.decode(torch.zeros_like(codes_BF))[:, m]
+        assert torch.allclose(codes_BF @ coder.decoder_rows(m), decoded_BMD[:, m] - without, atol=1e-4)
+
+
+def test_swap_readout_puts_one_model_into_every_slot() -> None:
+    coder, acts_BD = random_crosscoder(), torch.randn(20, 4)
+    normalised_BD = (acts_BD - coder.mean[1]) * coder.scale[1]
+    codes_BF = coder.encode_normalised(torch.stack([normalised_BD] * 3, dim=1))
+    assert torch.allclose(coder.swap_readout(acts_BD, "rl"), codes_BF)
+
+
+def test_slots_are_named() -> None:
+    coder = random_crosscoder()
+    assert coder.config.slots == ["base", "rl", "base#2"]
+    assert [coder.slot(name) for name in ("base", "rl", "base#2", 1)] == [0, 1, 2, 1]
+    with pytest.raises(StudyError, match="crosscoder over base, rl, base#2: no model `sft`"):
+        coder.decoder_rows("sft")
+
+
+def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    coder, acts_BMD = random_crosscoder(), torch.randn(20, 3, 4)
+    coder.save_pretrained(tmp_path / "a")
+    loaded = Crosscoder.from_pretrained(tmp_path / "a")
+    assert loaded.config == coder.config
+    assert torch.equal(loaded.encode(acts_BMD), coder.encode(acts_BMD))
+    loaded.save_pretrained(tmp_path / "b")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with pytest.raises(StudyError, match="no crosscoder there"):
+        Crosscoder.from_pretrained(tmp_path)
+
+
+def test_it_starts_with_a_tied_encoder_and_rows_of_norm_008() -> None:
+    coder = Crosscoder(CrosscoderConfig(["base", "rl"], 16, 32, "relu_l1", 2, layer=1))
+    coder.initialise(seed=0)
+    assert torch.allclose(coder.W_dec.norm(dim=-1), torch.tensor(0.08))
+    assert torch.equal(coder.W_enc, coder.W_dec.permute(1, 2, 0))
+
+
+def test_it_loads_without_the_training_code(tmp_path: Path) -> None:
+    random_crosscoder().save_pretrained(tmp_path)
+    code = (
+        "import sys; from rlgen.crosscoder.model import Crosscoder; "
+        f"Crosscoder.from_pretrained({str(tmp_path)!r}); "
+        "print([m for m in sys.modules if m in ('transformers', 'zarr', 'rlgen.crosscoder.train', 'rlgen.stage')])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.strip() == "[]"

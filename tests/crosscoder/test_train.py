@@ -1,0 +1,134 @@
+"""Fitting: known features are found and rightly attributed; interruptions leave no trace."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from rlgen.activations.store import group_parts, join
+from rlgen.crosscoder import train
+from rlgen.crosscoder.model import Crosscoder
+from rlgen.errors import StudyError
+from rlgen.study.sections import Crosscoder as Section
+from rlgen.study.stages import FitSettings
+from tests.crosscoder.world import World, make_world
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world()
+
+
+@pytest.fixture(scope="module")
+def stores(world: World, tmp_path_factory: Any) -> list[Path]:
+    return world.stores(tmp_path_factory.mktemp("activations"))
+
+
+def chosen(**change: Any) -> FitSettings:
+    usual = {"models": ["base", "rl"], "features": 48, "k": 2, "batch_size": 512, "lr": 5e-3, "epochs": 4}
+    return FitSettings(crosscoder=Section(**usual | change), layer=1, outlier_norm=10)
+
+
+def nrn(crosscoder: Crosscoder) -> Tensor:
+    base, arm = (crosscoder.decoder_rows(slot).detach().abs().sum(dim=-1) for slot in (0, 1))
+    return arm / (base + arm)
+
+
+def test_known_features_are_found_and_attributed(world: World, stores: list[Path], tmp_path: Path) -> None:
+    train.fit(chosen(), stores=stores, out=tmp_path / "base-rl")
+    crosscoder = Crosscoder.from_pretrained(tmp_path / "base-rl")
+    found_FI = torch.cat([crosscoder.decoder_rows(slot).detach() for slot in (0, 1)], dim=-1)
+    true_GI = torch.from_numpy(np.concatenate(list(world.directions), axis=-1))
+    cosine_GF = torch.nn.functional.normalize(true_GI, dim=-1) @ torch.nn.functional.normalize(found_FI, dim=-1).T
+    best = cosine_GF.max(dim=-1)
+    assert best.values.mean() >= 0.95
+    expected = torch.tensor([0.5] * 20 + [0.0] * 6 + [1.0] * 6)
+    right = (nrn(crosscoder)[best.indices] - expected).abs() < 0.15
+    assert right.float().mean() >= 0.95
+    log = pd.read_parquet(tmp_path / "base-rl" / "training.parquet")
+    assert log.fve_base.iloc[-1] > 0.9
+    assert log.fve_rl.iloc[-1] > 0.9
+    assert log.l0.iloc[-1] <= 2.01
+    assert log.tokens.iloc[-1] == 4 * 40_000
+
+
+def test_base_against_itself_finds_no_difference(stores: list[Path], tmp_path: Path) -> None:
+    train.fit(chosen(models=["base", "base"], delta_weight=1.0), stores=stores[:1], out=tmp_path / "null")
+    found = nrn(Crosscoder.from_pretrained(tmp_path / "null"))
+    assert ((found > 0.4) & (found < 0.6)).all()
+    log = pd.read_parquet(tmp_path / "null" / "training.parquet")
+    assert {"fve_base", "fve_base#2"} <= set(log.columns)
+    assert not [column for column in log.columns if column.startswith("delta_fve")]
+
+
+def test_l1_learns_too(stores: list[Path], tmp_path: Path) -> None:
+    train.fit(chosen(sparsity="relu_l1", l1=0.3), stores=stores, out=tmp_path / "l1")
+    log = pd.read_parquet(tmp_path / "l1" / "training.parquet")
+    assert log.fve_base.iloc[-1] > 0.9
+    assert log.l0.iloc[-1] < 8
+    assert log.sparsity.iloc[-1] > 0
+
+
+def test_the_delta_loss_explains_more_of_the_difference(tmp_path: Path) -> None:
+    stores = make_world(20_000, exclusive=2, shared=60, rate=0.06).stores(tmp_path)
+    found = {}
+    for weight in (0.0, 1.0):
+        settings = chosen(features=48, k=3, epochs=3, delta_weight=weight)
+        train.fit(settings, stores=stores, out=tmp_path / str(weight))
+        found[weight] = pd.read_parquet(tmp_path / str(weight) / "training.parquet").delta_fve_rl.iloc[-5:].mean()
+    assert found[1.0] > found[0.0] + 0.02
+
+
+@pytest.mark.parametrize("sparsity", ["batch_topk", "relu_l1"])
+def test_an_interrupted_fit_ends_with_the_same_bytes(
+    stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparsity: str
+) -> None:
+    settings = chosen(sparsity=sparsity, epochs=1.3, delta_weight=0.5)
+    train.fit(settings, stores=stores, out=tmp_path / "undisturbed")
+    monkeypatch.setattr(train, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(train, "_SAVE_SHARE", 1e9)
+    step, stops = train.Trainer.step, [40, 41, 90]
+
+    def dies(self: train.Trainer, acts_BMD: Tensor) -> Any:
+        if stops and self.loader.step == stops[0]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+        return step(self, acts_BMD)
+
+    monkeypatch.setattr(train.Trainer, "step", dies)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(settings, stores=stores, out=tmp_path / "disturbed")
+    train.fit(settings, stores=stores, out=tmp_path / "disturbed")
+    for name in ("model.safetensors", "training.parquet", "config.json"):
+        assert (tmp_path / "disturbed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_dead_features_are_revived(stores: list[Path]) -> None:
+    joined = join(group_parts(stores, ["base", "rl"]))
+    alive = {}
+    for weight in (0.0, 0.25):
+        trainer = train.Trainer(chosen(aux_weight=weight, epochs=3), joined)
+        with torch.no_grad():
+            trainer.crosscoder.b_enc[:24] = -0.5  # never among the selected on their own
+        for acts_BMD in trainer.loader:
+            trainer.step(acts_BMD)
+        alive[weight] = int((trainer.silent_F < 2048).sum())
+    assert alive[0.25] > alive[0.0]
+
+
+def test_an_exploding_loss_stops_with_its_remedy(stores: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"crosscoders.wild.lr: the loss is (inf|nan) at step"):
+        train.fit(chosen(lr=1e30), stores=stores, out=tmp_path / "wild")
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [train.schedule(step, 100, warmup=0.1, decay=0.2) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10:80] == [1.0] * 70
+    assert rates[80:] == pytest.approx([1 - 0.05 * i for i in range(20)])
+    assert [train.schedule(step, 3, 0, 0) for step in range(3)] == [1.0] * 3

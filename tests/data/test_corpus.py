@@ -1,0 +1,115 @@
+"""The corpus: packing, shares, marks and determinism."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlgen.data.corpus import _pack, make_corpus, read_corpus
+from rlgen.data.miniature import build_tokenizer
+from rlgen.data.problems import make_problems
+from rlgen.errors import StudyError
+from rlgen.study.sections import (
+    Corpus,
+    ExistingBase,
+    JsonlText,
+    MiniatureProblems,
+    MiniatureText,
+    PretrainedBase,
+    ProblemText,
+    Text,
+)
+from rlgen.study.stages import CorpusSettings, ProblemsSettings
+from tests.data.test_problems import jsonl
+
+TOKENIZER = build_tokenizer()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """A base's tokenizer and some problems."""
+    TOKENIZER.save_pretrained(tmp_path / "base")
+    problems = MiniatureProblems(source="miniature", items=50)
+    make_problems(ProblemsSettings(problems=problems), out=tmp_path / "problems")
+    return {"base": tmp_path / "base", "problems": tmp_path / "problems"}
+
+
+def settings(sources: list[Text], tokens: int = 20_000, seed: int = 0) -> CorpusSettings:
+    corpus = Corpus(tokens=tokens, row_length=128, sources=sources)
+    return CorpusSettings(seed=seed, corpus=corpus, base=PretrainedBase(method="pretrain"))
+
+
+def test_rows_are_whole_marked_documents(folders: dict[str, Path], tmp_path: Path) -> None:
+    make_corpus(settings([MiniatureText(source="miniature")]), out=tmp_path / "corpus", **folders)
+    about, tokens, documents, mask = read_corpus(tmp_path / "corpus")
+    assert tokens.shape == documents.shape == mask.shape == (about["rows"], 128) == (20_000 // 128, 128)
+    assert (mask == ((documents >= 0) & (tokens != TOKENIZER.bos_token_id))).all()
+    assert (tokens[documents < 0] == TOKENIZER.pad_token_id).all()
+    assert about["kept_tokens"] == mask.sum() > 0.7 * mask.size
+    for document in range(documents.max()):
+        ids = tokens[documents == document]
+        assert ids[0] == TOKENIZER.bos_token_id
+        assert ids[-1] == TOKENIZER.eos_token_id
+        assert TOKENIZER.decode(ids[1:-1]).startswith("Q ")
+        assert len(np.unique(np.nonzero(documents == document)[0])) == 1, "a short document is never cut"
+
+
+def test_shares_follow_the_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    text = jsonl(tmp_path / "text.jsonl", *({"text": "once upon a time. " * n} for n in range(1, 6)))
+    sources: list[Text] = [
+        MiniatureText(source="miniature", weight=2),
+        ProblemText(source="problems", weight=1),
+        JsonlText(source="jsonl", path=text, weight=1),
+    ]
+    make_corpus(settings(sources), out=tmp_path / "corpus", **folders)
+    about, *_ = read_corpus(tmp_path / "corpus")
+    counts = np.array([source["tokens"] for source in about["sources"]])
+    assert counts / counts.sum() == pytest.approx([0.5, 0.25, 0.25], abs=0.02)
+
+
+def test_same_seed_same_bytes(folders: dict[str, Path], tmp_path: Path) -> None:
+    digests = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        make_corpus(settings([MiniatureText(source="miniature")], seed=seed), out=tmp_path / name, **folders)
+        digests.append(read_corpus(tmp_path / name)[0]["digest"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_what_cannot_be_a_corpus(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"corpus\.tokens: 100 is less than one row of 128"):
+        make_corpus(settings([MiniatureText(source="miniature")], tokens=100), out=tmp_path / "a", **folders)
+    empty = jsonl(tmp_path / "empty.jsonl")
+    with pytest.raises(StudyError, match=r"corpus\.sources\.0\.path: .*empty\.jsonl: no text there"):
+        make_corpus(settings([JsonlText(source="jsonl", path=empty)]), out=tmp_path / "b", **folders)
+    existing = settings([MiniatureText(source="miniature")]).model_copy(
+        update={"base": ExistingBase(method="existing", path="x")}
+    )
+    with pytest.raises(StudyError, match=r"corpus\.sources\.0: `miniature` is the text of a base"):
+        make_corpus(existing, out=tmp_path / "c", **folders)
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(8, 64))
+def test_packing_loses_and_repeats_nothing(lengths: list[int], row_length: int) -> None:
+    ends = np.cumsum(lengths)
+    stream = [np.arange(end - length, end, dtype=np.int32) for end, length in zip(ends, lengths, strict=True)]
+    filler = (np.full(row_length, -1, dtype=np.int32) for _ in range(3))
+    rows = list(islice(_pack(iter([*stream, *filler]), row_length), 10_000))
+    assert all(0 < sum(len(piece) for _, piece in row) <= row_length for row in rows)
+    seen = np.concatenate([piece for row in rows for _, piece in row])
+    assert (seen[seen >= 0] == np.arange(ends[-1])).all()
+
+
+def test_real_text(real_model: Path, real_data: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    sources: list[Text] = [
+        JsonlText(source="jsonl", path=real_data / "tinystories_sample.jsonl", weight=3),
+        JsonlText(source="jsonl", path=real_data / "redpajama_sample.jsonl", weight=1),
+    ]
+    base = ExistingBase(method="existing", path=str(real_model))
+    wanted = CorpusSettings(corpus=Corpus(tokens=65_536, row_length=256, sources=sources), base=base)
+    make_corpus(wanted, base=real_model, problems=folders["problems"], out=tmp_path / "corpus")
+    about, tokens, _, mask = read_corpus(tmp_path / "corpus")
+    assert tokens.max() < about["vocabulary"] == 512
+    assert mask.mean() > 0.85

@@ -1,0 +1,68 @@
+"""NRN and MAS from hand-made decoders."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rlgen.features.attribution import attribute, feature_table, mas, nrn, summary
+from rlgen.study.sections import Attribution
+from rlgen.study.stages import AttributeSettings
+from tests.features.planted import planted, write_rates
+
+RANGE = (0.4, 0.6)
+
+
+def test_nrn_is_the_share_of_the_post_trained_decoder() -> None:
+    found = nrn(np.array([1.0, 0.0, 3.0, 2.0, 0.0]), np.array([1.0, 5.0, 1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(found, [0.5, 1.0, 0.25, 0.0, np.nan])
+
+
+def test_mas_sums_to_one_and_names_the_share() -> None:
+    found = mas(np.array([[1.0, 1.0, 2.0], [0.0, 0.0, 4.0]]))
+    np.testing.assert_allclose(found, [[0.25, 0.25, 0.5], [0, 0, 1]])
+
+
+def test_a_joint_feature_belongs_to_the_model_with_more_than_the_threshold() -> None:
+    l1_FM = np.array([[1.0, 1.0, 3.0], [1.0, 1.0, 1.0], [4.0, 1.0, 1.0], [0.0, 0.0, 9.0]])
+    table = feature_table(["base", "sft", "rl"], l1_FM, np.array([0.1, 0.1, 0.1, 0.0]), 0.5, RANGE)
+    assert table["owner"].tolist()[:3] == ["rl", "base", "base"]
+    assert table["owner"].isna().tolist() == [False, False, False, True]
+    assert table["specific"].tolist() == [True, False, True, False]
+    assert table.loc[3, ["mas_base", "mas_sft", "mas_rl"]].isna().all()
+    assert "nrn" not in table
+    assert summary(table, ["base", "sft", "rl"], RANGE)["specific_features"] == {"base": 1, "sft": 0, "rl": 1}
+
+
+def test_in_a_pair_an_equal_share_is_not_specific() -> None:
+    l1_FM = np.array([[1.0, 1.1], [1.0, 9.0], [9.0, 1.0]])
+    table = feature_table(["base", "rl"], l1_FM, np.full(3, 0.1), 0.5, RANGE)
+    np.testing.assert_allclose(table["nrn"], [1.1 / 2.1, 0.9, 0.1])
+    assert table["specific"].tolist() == [False, True, True]
+    found = summary(table, ["base", "rl"], RANGE)
+    assert found["nrn"]["outside"] == 2
+    assert found["nrn"]["share_outside"] == pytest.approx(2 / 3)
+    assert found["nrn"]["quantiles"]["0.5"] == pytest.approx(1.1 / 2.1)
+
+
+def test_the_arm_is_the_post_trained_side_wherever_it_stands() -> None:
+    l1_FM = np.array([[9.0, 1.0]])
+    assert feature_table(["rl", "base"], l1_FM, np.ones(1), 0.5, RANGE).loc[0, "nrn"] == pytest.approx(0.9)
+
+
+def test_base_with_itself_has_no_extreme_feature(tmp_path: Path) -> None:
+    rows_FD = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    planted(["base", "base"], torch.stack([rows_FD, rows_FD])).save_pretrained(tmp_path / "null")
+    rates = write_rates(tmp_path / "diagnostics", [0.2, 0.1, 0.0, 0.3])
+    settings = AttributeSettings(attribution=Attribution())
+    attribute(settings, crosscoder=tmp_path / "null", diagnostics=rates, out=tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "attribution.json").read_text())
+    assert found["alive"] == 3
+    assert found["nrn"]["outside"] == 0
+    assert found["specific_features"] == {"base": 0, "base#2": 0}
+    table = pd.read_parquet(tmp_path / "out" / "features.parquet")
+    np.testing.assert_allclose(table["nrn"], [0.5, 0.5, np.nan, 0.5])
+    np.testing.assert_allclose(table["l1_base#2"], rows_FD.abs().sum(dim=1), rtol=1e-6)

@@ -1,0 +1,131 @@
+"""Items, their codes and the localise stage, on a tiny model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rlgen.data.tasks import make_task, read_items
+from rlgen.errors import StudyError
+from rlgen.features.codes import Item, item_codes, mark
+from rlgen.features.localisation import localise, split_items, wrong_then_right
+from rlgen.models import load_model, load_tokenizer, residuals
+from rlgen.study.sections import Evaluation, Localisation, MiniatureTask
+from rlgen.study.stages import LocaliseSettings, TaskSettings
+from tests.features.arms import LAYER, make_arms, make_crosscoder
+from tests.features.planted import write_rates
+
+SETTINGS = LocaliseSettings(
+    localisation=Localisation(crosscoder="base-rl", arm="rl", permutations=20, top=5),
+    transfer=["max", "cnt"],
+    outlier_norm=10.0,
+)
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_arms(tmp_path_factory.mktemp("arms"))
+
+
+def test_which_tokens_count(arms: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(arms["base"])
+    item = Item("Q a\nA ", ["12", "3"])  # beginning token, 6 characters; two answers
+    counts = {tokens: mark(tokenizer, [item], tokens) for tokens in ("prompt", "last_prompt", "answer", "all")}
+    assert [m.counts for m in counts["prompt"]] == [[False] + [True] * 6]
+    assert [m.counts for m in counts["last_prompt"]] == [[False] * 6 + [True]]
+    assert [m.counts for m in counts["answer"]] == [[False] * 7 + [True] * 2, [False] * 7 + [True]]
+    assert [m.counts for m in counts["all"]] == [[False] + [True] * 8, [False] + [True] * 7]
+
+
+def test_item_codes_are_means_over_sequences_of_means_over_tokens(arms: dict[str, Path], tmp_path: Path) -> None:
+    model, tokenizer = load_model(arms["base"]), load_tokenizer(arms["base"])
+    coder = make_crosscoder(tmp_path / "c")
+    items = [Item("Q max 123456\nA ", ["1234=4", "7"]), Item("Q a\nA ", ["99"])]
+    found = item_codes(model, tokenizer, coder, 0, items, "answer", outlier_norm=1e9)
+    for item, codes_F in zip(items, found, strict=True):
+        means = []
+        for response in item.responses:
+            ids = torch.tensor([tokenizer(item.prompt + response)["input_ids"]])
+            acts_BD = residuals(model, [LAYER], input_ids=ids)[0, -len(response) :, 0]
+            means.append(coder.swap_readout(acts_BD, 0).mean(dim=0))
+        torch.testing.assert_close(codes_F, torch.stack(means).mean(dim=0), rtol=1e-4, atol=1e-5)
+    none = item_codes(model, tokenizer, coder, 0, items, "answer", outlier_norm=1e-9)
+    assert not none.any()  # every token is an outlier
+
+
+def test_the_split_is_of_the_item_and_not_of_its_place() -> None:
+    items = [f"max-{i}" for i in range(101)]
+    chosen, rest = split_items(items, "max", SETTINGS)
+    assert (len(chosen), len(rest)) == (50, 51)
+    assert sorted(chosen + rest) == sorted(items)
+    assert set(split_items(items[::-1], "max", SETTINGS)[0]) == set(chosen)
+    other = SETTINGS.model_copy(update={"seed": 1})
+    assert set(split_items(items, "max", other)[0]) != set(chosen)
+
+
+def test_right_is_right_in_half_of_the_samples() -> None:
+    def answers(right: list[bool]) -> pd.DataFrame:
+        items = [item for item in "abc" for _ in range(2)]
+        return pd.DataFrame({"task": "t", "item": items, "sample": [0, 1] * 3, "right": right})
+
+    base = answers([False, False, True, False, False, False])
+    arm = answers([True, False, True, True, False, False])
+    found = wrong_then_right({"base": base, "arm": arm}, "t", ["a", "b", "c"])
+    assert found.tolist() == [True, False, False]
+    with pytest.raises(StudyError, match="t/d"):
+        wrong_then_right({"base": base, "arm": arm}, "t", ["d"])
+
+
+@pytest.fixture
+def world(arms: dict[str, Path], tmp_path: Path) -> dict[str, object]:
+    """Everything the stage reads; the arm has the even items right, base has none."""
+    evaluation = Evaluation(max_new_tokens=8)
+    tasks = []
+    for name in ("max", "cnt"):
+        task = MiniatureTask(name=name, source="miniature", items=24)
+        make_task(TaskSettings(task=task, evaluation=evaluation), out=tmp_path / name)
+        tasks.append(tmp_path / name)
+    for model in ("base", "arm"):
+        rows = [
+            {"task": task.name, "item": row["id"], "sample": 0, "prompt": row["prompt"], "response": row["answer"]}
+            | {"right": model == "arm" and place % 2 == 0}
+            for task in tasks
+            for place, row in enumerate(read_items(task))
+        ]
+        (tmp_path / f"evaluation-{model}").mkdir()
+        pd.DataFrame(rows).to_parquet(tmp_path / f"evaluation-{model}" / "items.parquet")
+    make_crosscoder(tmp_path / "crosscoder")
+    return {
+        "crosscoder": tmp_path / "crosscoder",
+        "models": arms,
+        "evaluations": {model: tmp_path / f"evaluation-{model}" for model in ("base", "arm")},
+        "tasks": tasks,
+        "diagnostics": write_rates(tmp_path / "diagnostics", [0.0] + [0.1] * 39),
+    }
+
+
+def test_the_stage_finds_the_features_that_the_arm_raises(world: dict[str, object], tmp_path: Path) -> None:
+    localise(SETTINGS, **world, out=tmp_path / "out")  # type: ignore[arg-type]
+    found = json.loads((tmp_path / "out" / "localisation.json").read_text())
+    scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    assert 1 <= len(found["features"]) <= 5
+    assert 0 not in found["features"]
+    assert found["reason"] is None
+    assert not set(found["selection_items"]["max"]) & set(found["measurement_items"]["max"])
+    assert len(scores) == 80
+    by_task = scores.pivot_table(index="feature", columns="task", values="score")
+    assert (by_task.loc[found["features"]] > 0.2 * by_task.max()).all(axis=None)
+    assert (np.diff(found["strength"]) <= 0).all()
+
+
+def test_without_an_item_the_list_is_empty_and_says_why(world: dict[str, object], tmp_path: Path) -> None:
+    evaluations = world["evaluations"]
+    assert isinstance(evaluations, dict)
+    same = {"base": evaluations["base"], "arm": evaluations["base"]}
+    localise(SETTINGS, **{**world, "evaluations": same}, out=tmp_path / "out")  # type: ignore[arg-type]
+    found = json.loads((tmp_path / "out" / "localisation.json").read_text())
+    assert found["features"] == []
+    assert "no transfer task" in found["reason"]

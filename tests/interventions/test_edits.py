@@ -1,0 +1,183 @@
+"""Edits of a live model: what they change, and what they leave alone."""
+
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlgen.crosscoder.model import Crosscoder
+from rlgen.evaluation.harness import Harness
+from rlgen.evaluation.positions import TokenPositions
+from rlgen.interventions import edits
+from rlgen.interventions.edits import Contribution, Donor, Site, select, surviving
+from rlgen.models import edited, load_model, residuals
+from rlgen.study.sections import TokenSet
+from tests.features.arms import LAYER
+from tests.features.planted import planted, sparse_codes
+from tests.interventions.conftest import EVALUATION
+
+FEATURES = [3, 11, 17]
+
+
+def site(
+    positions: TokenPositions, coder: Crosscoder, tokens: TokenSet, limit: float = 1e9, bos: int | None = None
+) -> Site:
+    return Site(positions, tokens, coder, slot=0, outlier_norm=limit, bos=bos)
+
+
+def some_acts(count: int = 50, d: int = 32) -> Tensor:
+    return 2 * torch.randn(count, d, generator=torch.Generator().manual_seed(4))
+
+
+def here(acts_ND: Tensor) -> Tensor:
+    return torch.ones(1, len(acts_ND), dtype=torch.bool)
+
+
+def test_some_features_have_the_same_codes_alone(coder: Crosscoder) -> None:
+    acts_ND = some_acts()
+    alone = select(coder, FEATURES)
+    torch.testing.assert_close(alone.swap_readout(acts_ND, 1), coder.swap_readout(acts_ND, 1)[:, FEATURES])
+    torch.testing.assert_close(alone.decoder_rows(1), coder.decoder_rows(1)[FEATURES])
+
+
+def test_ablation_removes_the_contribution_and_keeps_the_error() -> None:
+    rows_FD = torch.linalg.qr(torch.randn(16, 6, generator=torch.Generator().manual_seed(0)))[0].T
+    coder = planted(["base", "rl"], torch.stack([rows_FD, rows_FD]))
+    codes_NF = sparse_codes(40, 6)
+    error_ND = some_acts(40, 16)
+    error_ND -= error_ND @ rows_FD.T @ rows_FD  # outside of what the features span
+    acts_ND = codes_NF @ rows_FD + error_ND
+    change = edits.ablate(Contribution(coder, 1, [2, 4]), alpha=1.0)
+    after_ND = change(acts_ND, here(acts_ND))
+    codes_after_NF = coder.swap_readout(after_ND, 1)
+    torch.testing.assert_close(codes_after_NF[:, [2, 4]], torch.zeros(40, 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(codes_after_NF[:, [0, 1, 3, 5]], codes_NF[:, [0, 1, 3, 5]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(after_ND - codes_after_NF @ rows_FD, error_ND, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("other", [[5, 6, 7], None])
+def test_a_control_of_ablation_injects_the_same_norm_at_every_token(coder: Crosscoder, other: list[int] | None) -> None:
+    acts_ND = some_acts()
+    own = Contribution(coder, 1, FEATURES)
+    stand_in = Contribution(coder, 1, other) if other else None
+    fallback_D = torch.ones(32)
+    change = edits.subtract_like(own, stand_in, fallback_D, alpha=1.5)
+    injected_ND = change(acts_ND, here(acts_ND)) - acts_ND
+    wanted_N = 1.5 * own(acts_ND).norm(dim=-1)
+    assert (wanted_N == 0).any()  # where the features are silent nothing may be injected
+    assert (wanted_N > 0).any()
+    torch.testing.assert_close(injected_ND.norm(dim=-1), wanted_N, rtol=1e-4, atol=1e-5)
+    if stand_in is not None:
+        silent_N = (stand_in(acts_ND).norm(dim=-1) == 0) & (wanted_N > 0)
+        unit_ND = -injected_ND[silent_N] / wanted_N[silent_N, None]
+        torch.testing.assert_close(unit_ND, (fallback_D / fallback_D.norm()).expand_as(unit_ND), rtol=1e-4, atol=1e-4)
+
+
+def test_encode_decode_is_the_reconstruction(coder: Crosscoder) -> None:
+    acts_ND = some_acts()
+    codes_NF = coder.swap_readout(acts_ND, 1)
+    wanted_ND = codes_NF @ coder.decoder_rows(1) + coder.b_dec[1] / coder.scale[1] + coder.mean[1]
+    torch.testing.assert_close(edits.encode_decode(coder, 1)(acts_ND, here(acts_ND)), wanted_ND)
+
+
+def test_only_the_site_is_edited(coder: Crosscoder) -> None:
+    positions = TokenPositions()
+    ids_BT = torch.tensor([[0, 1, 20, 21], [1, 22, 23, 24]])
+    positions.prefill(ids_BT, (ids_BT > 0).long())
+    acts_BTD = some_acts(8).reshape(2, 4, 32)
+    acts_BTD[1, 2] *= 1000  # an outlier
+    edit = site(positions, coder, "all", limit=10.0, bos=1).edit(edits.shift(torch.ones(32), 1.0))
+    changed_BT = (edit(acts_BTD) != acts_BTD).any(dim=-1)
+    assert changed_BT.tolist() == [[False, False, True, True], [False, True, False, True]]
+    torch.testing.assert_close(edit(acts_BTD)[changed_BT], acts_BTD[changed_BT] + 1)
+
+
+@pytest.mark.parametrize("tokens", get_args(TokenSet))
+def test_strength_0_changes_no_bit(
+    harness: Harness, base: PreTrainedModel, coder: Crosscoder, tokens: TokenSet
+) -> None:
+    plain = harness.run(seed=1)
+    seen: list[bool] = []
+    for change in (
+        edits.shift(torch.ones(32), 0.0),
+        edits.ablate(Contribution(coder, 0, FEATURES), 0.0),
+        edits.subtract_like(Contribution(coder, 0, FEATURES), None, torch.ones(32), 0.0),
+    ):
+        edit = site(harness.positions, coder, tokens).edit(change)
+
+        def watched(acts_BTD: Tensor, edit: edits.ResidualEdit = edit) -> Tensor:
+            after_BTD = edit(acts_BTD)
+            seen.append(torch.equal(after_BTD, acts_BTD))
+            return after_BTD
+
+        with edited(base, LAYER, watched):
+            pd.testing.assert_frame_equal(harness.run(seed=1), plain)
+    assert all(seen)
+    assert seen
+
+
+@pytest.mark.parametrize("tokens", get_args(TokenSet))
+def test_a_model_patched_with_itself_answers_as_before(
+    harness: Harness, base: PreTrainedModel, arms: dict[str, Path], coder: Crosscoder, tokens: TokenSet
+) -> None:
+    plain = harness.run(seed=2)
+    assert plain["response"].str.len().nunique() > 1  # rows end at different steps and leave the batch
+    donor = Donor(load_model(arms["base"]), LAYER - 1, harness.positions)
+    with edited(base, LAYER - 1, site(harness.positions, coder, tokens).edit(edits.patch(donor))):
+        pd.testing.assert_frame_equal(harness.run(seed=2), plain)
+
+
+def test_the_arms_last_layer_in_base_answers_as_the_arm(
+    harness: Harness,
+    base: PreTrainedModel,
+    arm: PreTrainedModel,
+    coder: Crosscoder,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: list[Path],
+) -> None:
+    wanted = Harness(arm, tokenizer, tasks, EVALUATION).run(seed=3)
+    assert (wanted["response"] != harness.run(seed=3)["response"]).mean() > 0.5
+    donor = Donor(arm, LAYER, harness.positions)
+    with edited(base, LAYER, site(harness.positions, coder, "all").edit(edits.patch(donor))):
+        pd.testing.assert_frame_equal(harness.run(seed=3), wanted)
+
+
+def test_the_arms_last_prompt_token_gives_its_first_distribution(
+    base: PreTrainedModel, arm: PreTrainedModel, coder: Crosscoder
+) -> None:
+    positions = TokenPositions()
+    ids_BT = torch.tensor([[0, 1, 20, 21, 9], [1, 22, 23, 24, 9]])
+    positions.prefill(ids_BT, (ids_BT > 0).long())
+    wanted_BV = arm(**positions.inputs()).logits[:, -1]
+    edit = site(positions, coder, "last_prompt").edit(edits.patch(Donor(arm, LAYER, positions)))
+    with edited(base, LAYER, edit), torch.no_grad():
+        found_BTV = base(**positions.inputs()).logits
+    torch.testing.assert_close(found_BTV[:, -1], wanted_BV, rtol=1e-4, atol=1e-4)
+    plain_BTV = base(**positions.inputs()).logits
+    torch.testing.assert_close(found_BTV[1, :-1], plain_BTV[1, :-1])
+
+
+def test_a_donor_with_a_cache_reads_what_one_without_reads(arm: PreTrainedModel) -> None:
+    positions = TokenPositions()
+    donor = Donor(arm, LAYER, positions)
+    ids_BT = torch.randint(4, 40, (3, 9), generator=torch.Generator().manual_seed(0))
+    mask_BT = torch.ones_like(ids_BT)
+    mask_BT[0, :2] = 0
+    steps = [(5, [0, 1, 2]), (6, [0, 1, 2]), (7, [0, 2]), (9, [2])]  # rows leave; one pass is not read
+    for length, rows in steps:
+        inputs = ids_BT[rows, :length], mask_BT[rows, :length]
+        positions.prefill(*inputs) if length == 5 else positions.step(*inputs)
+        now = 5 if length == 5 else 1
+        wanted_BTD = residuals(arm, [LAYER], **positions.inputs())[:, -now:, 0]
+        real_BT = positions.mask("all")
+        torch.testing.assert_close(donor.read()[real_BT], wanted_BTD[real_BT], rtol=1e-4, atol=1e-4)
+
+
+def test_which_rows_survive() -> None:
+    before = [[1, 2], [3, 4], [1, 2], [5, 6]]
+    assert surviving(before, [[1, 2], [1, 2], [5, 6]]) == [0, 2, 3]
+    assert surviving(before, [[5, 6], [3, 4]]) is None

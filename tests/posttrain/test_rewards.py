@@ -1,0 +1,44 @@
+"""Rewards: the default, and finding a user's own."""
+
+from pathlib import Path
+
+import pytest
+
+from rlgen.errors import StudyError
+from rlgen.posttrain.rewards import final_answer, load_reward
+
+WORLD = "Q mod 52960\nA "
+
+
+def test_a_right_final_answer_is_worth_one() -> None:
+    prompts, answers = [WORLD, WORLD, "2+2?\n"], ["1", "1", "4"]
+    assert final_answer(prompts=prompts, completions=["50=1", "2", "so 4"], answer=answers) == [1.0, 0.0, 1.0]
+
+
+def test_conversations_are_read_by_their_last_message() -> None:
+    prompt = [{"role": "user", "content": "2+2?"}]
+    completion = [{"role": "assistant", "content": "\\boxed{4}"}]
+    assert final_answer(prompts=[prompt], completions=[completion], answer=["4"], trainer_state=None) == [1.0]
+
+
+def test_a_users_reward_is_found_beside_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_rewards.py").write_text(
+        "def short(completions, **_):\n    return [-len(c) for c in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert load_reward("own_rewards:short")(completions=["abc"]) == [-3]
+    assert load_reward("rlgen.posttrain.rewards:final_answer") is final_answer
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rewards", "package.module:function"),
+        ("no_such_package.rewards:f", "cannot be imported"),
+        ("rlgen.posttrain.rewards:none", "has no `none`"),
+        ("rlgen.posttrain.rewards:Completion", "is not a function"),
+    ],
+)
+def test_a_reward_that_cannot_be_had_is_named(name: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        load_reward(name)

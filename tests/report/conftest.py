@@ -1,0 +1,236 @@
+"""A small, plausible results tree: what the stages before the report write, with numbers drawn at random."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlgen.paths import Layout
+from rlgen.report.page import make_report
+from rlgen.report.summary import summarise
+from rlgen.stage import write_json
+from rlgen.study.sections import Report
+from rlgen.study.stages import ReportSettings, SummarySettings
+
+GROUPS = {"train_domain": ["mod"], "transfer": ["max", "par", "cnt"], "unseen": ["min", "dif"]}
+ACCURACY = {"base": (0.40, 0.47), "sft": (0.12, 0.15), "rl": (0.95, 0.83)}
+"""On the trained task and on the others."""
+ITEMS = 120
+FEATURES = 256
+ATTACK = '<script>alert("x")</script><img src="http://evil.example/x.png">'
+
+
+@dataclass
+class Tree:
+    """What the synthetic study has, and how it came out."""
+
+    root: Path
+    tasks: dict[str, list[str]] = field(default_factory=lambda: GROUPS)
+    tracking: bool = True
+    localisation: bool = True
+    nulls: bool = True
+    base_base_outside: int = 0
+    amplified: float = 0.29
+    ablated: float = -0.09
+
+    def __post_init__(self) -> None:
+        self.paths = Layout(self.root)
+        self.rng = np.random.default_rng(0)
+
+    @property
+    def crosscoders(self) -> dict[str, list[str]]:
+        found = {"base-sft": ["base", "sft"], "base-rl": ["base", "rl"], "base-sft-rl": ["base", "sft", "rl"]}
+        nulls = {"null-base-base": ["base", "base"], "null-base-noise": ["base", "base+noise"]}
+        return found | (nulls if self.nulls else {})
+
+    @property
+    def settings(self) -> SummarySettings:
+        return SummarySettings(
+            seed=3,
+            study="synthetic",
+            groups=self.tasks,
+            models=["base", "sft", "rl"],
+            arms={"sft": "sft", "rl": "grpo"},
+            crosscoders=self.crosscoders,
+            localised="base-rl" if self.localisation else None,
+            tracked=["base-sft", "base-rl"] if self.tracking else [],
+        )
+
+    def write(self) -> Tree:
+        for model in self.settings.models:
+            self._evaluation(model)
+        for name, models in self.crosscoders.items():
+            self._crosscoder(name, models)
+        for name in self.settings.tracked:
+            self._tracking(name)
+        if self.localisation:
+            self._localisation()
+            self._intervention("amplify", self.amplified)
+            self._intervention("ablate", self.ablated)
+        self._manifest(self.paths.model("rl"), "grpo", {}, 20.0)
+        self._manifest(self.paths.model("sft"), "sft", {}, 16.0)
+        for model in ("base", "rl@1"):
+            self._manifest(self.paths.activations(model, 0), "dump", {"part": 0}, 4.0)
+        return self
+
+    def summarise(self) -> dict[str, Any]:
+        summarise(self.settings, self.root, self.paths.summary)
+        return dict(json.loads(self.paths.summary.read_text()))
+
+    def report(self, note: str | None = None) -> str:
+        self.summarise()
+        settings = ReportSettings(report=Report(title="A synthetic study", note=note))
+        make_report(settings, summary=self.paths.summary, root=self.root, out=self.paths.report)
+        return (self.paths.report / "index.html").read_text()
+
+    def _manifest(self, folder: Path, stage: str, settings: dict[str, Any], seconds: float = 1.5) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        versions = {"python": "3.11.9", "numpy": "2.4.6"}
+        manifest = {"stage": stage, "settings": settings, "seed": 3, "inputs": {}, "versions": versions}
+        manifest |= {"git_commit": "c0ffee" * 6, "wall_seconds": seconds, "device": "cpu (x86_64, 1 threads)"}
+        write_json(folder / "manifest.json", {**manifest, "peak_memory_bytes": 700 << 20, "digest": folder.name})
+
+    def _evaluation(self, model: str) -> None:
+        folder = self.paths.evaluation(model)
+        self._manifest(folder, "evaluate", {})
+        rows, accuracy = [], {}
+        for group, tasks in self.tasks.items():
+            for task in tasks:
+                rate = ACCURACY[model][group != "train_domain"]
+                right = self.rng.random((ITEMS, 2)) < rate
+                value, half = float(right.mean()), 0.08
+                accuracy[task] = {"value": value, "n": ITEMS, "low": max(value - half, 0), "high": min(value + half, 1)}
+                for (item, sample), is_right in np.ndenumerate(right):
+                    response = ATTACK if item < 3 else "314159=4"
+                    row = {"task": task, "item": f"{task}-{item}", "sample": sample, "right": bool(is_right)}
+                    rows.append(
+                        {**row, "answer": "4", "gold": "4", "response": response, "prompt": f"Q {task} {item}\nA "}
+                    )
+        pd.DataFrame(rows).to_parquet(folder / "items.parquet")
+        write_json(folder / "accuracy.json", accuracy)
+
+    def _crosscoder(self, name: str, models: list[str]) -> None:
+        slots = list(models) if len(set(models)) == len(models) else [models[0], f"{models[1]}#2"]
+        counts = self.rng.integers(0, 60, 20).tolist()
+        diagnostics = {
+            "fve": dict.fromkeys(slots, 0.91),
+            "delta_fve": dict.fromkeys(slots[1:], 0.62),
+            "l0": 16.2,
+            "dead_fraction": 0.04,
+            "cross_entropy": {
+                model: {"clean": 1.41, "spliced": 1.47, "mean_ablated": 3.2, "recovered": 0.966} for model in slots
+            },
+            "tokens": 65536,
+            "firing_rate_histogram": {"edges": np.logspace(-6, 0, 21).tolist(), "counts": counts},
+        }
+        self._manifest(self.paths.diagnostics(name), "diagnose", {})
+        write_json(self.paths.diagnostics(name) / "diagnostics.json", diagnostics)
+        folder = self.paths.attribution(name)
+        self._manifest(folder, "attribute", {"attribution": {"specific": 0.5}})
+        table = self._attribution_table(name, slots)
+        table.to_parquet(folder / "features.parquet")
+        owners = table.loc[table["specific"], "owner"].value_counts()
+        alive = int(table[f"mas_{slots[0]}"].notna().sum())
+        found: dict[str, Any] = {"alive": alive, "features": FEATURES, "slots": slots}
+        found["specific_features"] = {slot: int(owners.get(slot, 0)) for slot in slots}
+        if "nrn" in table:
+            nrn = table["nrn"].dropna()
+            outside = int(((nrn < 0.4) | (nrn > 0.6)).sum())
+            quantiles = {f"{q:g}": float(nrn.quantile(q)) for q in (0.01, 0.5, 0.99)}
+            found["nrn"] = {"outside": outside, "share_outside": outside / alive, "quantiles": quantiles}
+        write_json(folder / "attribution.json", found)
+
+    def _attribution_table(self, name: str, slots: Sequence[str]) -> pd.DataFrame:
+        spread = {"base-sft": 0.5, "base-rl": 0.1, "base-sft-rl": 0.2}.get(name, 0.015)
+        logits = self.rng.normal(0, spread, (FEATURES, len(slots)))
+        tail = {"base-sft": 20, "base-rl": 4, "base-sft-rl": 9}.get(name, self.base_base_outside)
+        logits[:tail, 1] += 2.5
+        mas = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        if "null" in name:
+            mas[tail:] = np.clip(mas[tail:], 0.41, 0.59)
+        mas[-10:] = np.nan
+        table = pd.DataFrame({"feature": range(FEATURES), "firing_rate": self.rng.random(FEATURES) * 0.05})
+        for index, slot in enumerate(slots):
+            table[f"l1_{slot}"] = table[f"mas_{slot}"] = mas[:, index]
+        best = np.nan_to_num(mas).argmax(axis=1)
+        table["owner"] = [None if np.isnan(row[0]) else slots[i] for row, i in zip(mas, best, strict=True)]
+        limit = 0.5 if len(slots) > 2 else 0.6
+        table["specific"] = np.nan_to_num(mas).max(axis=1) > limit
+        if len(slots) == 2:
+            table["nrn"] = mas[:, 1] / mas.sum(axis=1)
+        return table
+
+    def _tracking(self, name: str) -> None:
+        arm = name.removeprefix("base-")
+        names = [*(f"{arm}@{index}" for index in range(1, 5)), arm]
+        distance = np.abs(np.subtract.outer(range(5), range(5)))
+        overlap = np.exp(-distance * (0.1 if arm == "sft" else 0.5))
+        found = {"arm": arm, "checkpoints": names, "overlap": overlap.tolist(), "top": 50, "tokens": 65536}
+        found |= {"null": {"mean": 0.86, "low": 0.8, "high": 0.9}, "chance": 0.2}
+        found["overlap_across_halves"] = (0.86 * overlap).tolist()
+        self._manifest(self.paths.tracking(name), "track", {})
+        write_json(self.paths.tracking(name) / "tracking.json", found)
+
+    def _localisation(self) -> None:
+        folder = self.paths.localisation("base-rl")
+        chosen = {"crosscoder": "base-rl", "arm": "rl", "top": 10}
+        self._manifest(folder, "localise", {"localisation": chosen, "transfer": self.tasks["transfer"]})
+        frames, per_task = [], {}
+        for task in self.tasks["transfer"]:
+            score = self.rng.exponential(0.08, FEATURES) - 0.05
+            score[:10] += np.linspace(2.0, 0.6, 10)
+            codes = {"mean_code_base": 0.1, "mean_code_arm": 0.1 + score}
+            frames.append(pd.DataFrame({"feature": range(FEATURES), "task": task, "score": score, **codes}))
+            kept = int((score > 0.2 * score.max()).sum())
+            per_task[task] = {"n_items": 27, "n_selection": 60, "kept": kept, "maximum": float(score.max())}
+        pd.concat(frames).to_parquet(folder / "scores.parquet")
+        band = {"observed": 12.0, "mean": 3.1, "low": 1.0, "high": 6.0, "p": 0.005}
+        curve = [{"threshold": step / 20, "kept": round(90 * np.exp(-step / 2)) + 4} for step in range(20)]
+        found = {
+            "features": list(range(10)),
+            "per_task": per_task,
+            "threshold_curve": curve,
+            "reason": None,
+            "null": {"draws": 200, "kept": band, "strength": band, "overlap": {"mean": 0.4, "low": 0.2, "high": 0.6}},
+            "selection_items": {},
+            "measurement_items": {},
+        }
+        write_json(folder / "localisation.json", found)
+
+    def _intervention(self, edit: str, effect: float) -> None:
+        tasks = {task: self._block(edit, effect, 60) for names in self.tasks.values() for task in names}
+        groups = {g: self._block(edit, effect, 60 * len(names)) if names else None for g, names in self.tasks.items()}
+        model, alpha = ("base", 2.0) if edit == "amplify" else ("rl", 1.0)
+        likeness = {
+            name: {"like_base": 0.4, "like_arm": 0.6, "length": 8.5} for name in ("baseline", "effect", "donor")
+        }
+        effects: dict[str, Any] = {"likeness": dict.fromkeys(self.tasks, likeness)}
+        effects |= {"edit": edit, "model": model, "alpha": alpha, "tokens": "last_prompt", "features": list(range(10))}
+        self._manifest(self.paths.intervention(edit), "intervene", {})
+        write_json(self.paths.intervention(edit) / "effects.json", {**effects, "tasks": tasks, "groups": groups})
+
+    def _block(self, edit: str, effect: float, n: int) -> dict[str, Any]:
+        def draws(spread: float) -> dict[str, Any]:
+            values = self.rng.normal(-0.02, spread, 20)
+            q05, q95 = np.quantile(values, [0.05, 0.95])
+            found = {"mean": float(values.mean()), "q05": float(q05), "q95": float(q95), "p": 1 / 21}
+            return {**found, "draws": 20, "values": values.tolist()}
+
+        effect += float(self.rng.normal(0, 0.02))
+        block = {"baseline": 0.47, "effect": effect, "low": effect - 0.06, "high": effect + 0.06, "n": n}
+        controls = {"matched_random": draws(0.06), "random_direction": draws(0.02), "encode_decode": 0.0}
+        block |= controls | {"ceiling": 0.36 if edit == "amplify" else -0.34}
+        return block | {"subset": {**block, "effect": effect * 1.8, "n": n // 3}}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """A complete study; change its fields before `write`."""
+    return Tree(tmp_path / "results" / "synthetic")

@@ -1,0 +1,166 @@
+"""The page: what stands where, that nothing on it is foreign, that nothing the models wrote is markup."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rlgen.errors import StudyError
+from rlgen.report.page import make_report
+from rlgen.study.stages import ReportSettings
+
+if TYPE_CHECKING:
+    from tests.report.conftest import Tree
+
+PANELS = {
+    *(f"accuracy-{group}" for group in ("train_domain", "transfer", "unseen")),
+    *("nrn-base-sft", "nrn-base-rl", "mas-base-sft-rl", "overlap-base-sft", "overlap-base-rl"),
+    *("score-max", "score-par", "score-cnt", "threshold-curve", "amplify", "ablate", "wall-time"),
+}
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """What a browser would find: tags with their attributes, text, and whether all that is opened is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+@pytest.fixture
+def page(tree: Tree) -> str:
+    return tree.write().report(note="Shows <b>nothing</b>.")
+
+
+def test_what_models_wrote_is_text(page: str) -> None:
+    assert "<script" not in page
+    reader = Reader(page)
+    assert not {"script", "img", "b", "iframe", "object"} & {tag for tag, _ in reader.tags}
+    assert '<script>alert("x")</script>' in reader.text
+    assert "Shows <b>nothing</b>." in reader.text
+
+
+def test_names_are_text_in_figures_too(tree: Tree) -> None:
+    task = "a<b&c"
+    tree.tasks = {"train_domain": [], "transfer": [task, "par"], "unseen": []}
+    reader = Reader(tree.write().report())
+    assert task in reader.texts
+    assert not [tag for tag, _ in reader.tags if tag.startswith("b&")]
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+    for tag, attributes in Reader(page).tags:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+        assert tag not in {"link", "base", "iframe"}
+    style = re.findall(r"<style>(.*?)</style>", page, flags=re.S)
+    assert style
+    assert not re.search(r"url\(|@import", "".join(style))
+
+
+def test_links_within_the_page_lead_somewhere(page: str) -> None:
+    tags = Reader(page).tags
+    ids = {attributes.get("id") for _, attributes in tags}
+    targets = {str(attributes["href"])[1:] for tag, attributes in tags if tag == "a"}
+    assert targets
+    assert targets <= ids
+
+
+def test_has_every_figure_and_a_caption_for_it(tree: Tree, page: str) -> None:
+    files = {path.stem for path in (tree.paths.report / "figures").glob("*.svg")}
+    assert files >= PANELS
+    tags = [tag for tag, _ in Reader(page).tags]
+    assert tags.count("figure") == tags.count("figcaption") >= 7
+    assert sum(1 for tag, attributes in Reader(page).tags if tag == "svg" and attributes.get("role") == "img") >= len(
+        PANELS
+    )
+
+
+def test_figure_files_stand_alone(tree: Tree, page: str) -> None:
+    del page
+    for path in (tree.paths.report / "figures").glob("*.svg"):
+        text = path.read_text()
+        assert text.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+        assert "var(--" not in text
+
+
+def test_a_failed_null_stands_before_anything_found(tree: Tree) -> None:
+    tree.base_base_outside = 4
+    page = tree.write().report()
+    assert page.index('role="alert"') < page.index('id="found"')
+    assert "A null did not come out null." in page
+    assert "yet 4 of 246 live features" in page
+
+
+def test_a_null_that_passes_raises_no_alarm(page: str) -> None:
+    assert 'role="alert"' not in page
+
+
+def test_a_claim_that_fails_says_so(tree: Tree) -> None:
+    tree.amplified = 0.01
+    text = Reader(tree.write().report()).text
+    assert "does not hold" in text
+    assert "the effect is not told apart from what matched features do" in text
+
+
+@pytest.mark.parametrize("missing", ["tracking", "localisation", "nulls"])
+def test_a_study_without_a_part_still_has_its_page(tree: Tree, missing: str) -> None:
+    setattr(tree, missing, False)
+    page = tree.write().report()
+    Reader(page)
+    sections = {"tracking": ["tracking"], "localisation": ["localisation", "interventions"], "nulls": []}[missing]
+    for section in sections:
+        assert f'id="{section}"' not in page
+        assert f'href="#{section}"' not in page
+    if missing == "nulls":
+        assert "without a control" in page
+
+
+def test_tasks_of_the_papers_names_stand_beside_its_numbers(tree: Tree) -> None:
+    tree.tasks = {"train_domain": ["math500"], "transfer": ["sciq", "arc_challenge"], "unseen": ["piqa"]}
+    text = Reader(tree.write().report()).text
+    assert "Beside the paper" in text
+    assert "77.0" in text  # Qwen3-4B + RL on MATH500
+    assert "39.3" in text  # Qwen3-4B + RL on ARC-C
+    assert "+38.0" in text  # amplified in Qwen3-4B-Base on SciQ, the paper's subset
+
+
+def test_a_missing_summary_is_named(tree: Tree) -> None:
+    tree.write()
+    with pytest.raises(StudyError, match=r"summary\.json"):
+        make_report(
+            ReportSettings.model_validate({"report": {}}),
+            summary=tree.paths.summary,
+            root=tree.root,
+            out=tree.paths.report,
+        )
+
+
+def test_the_same_study_gives_the_same_page(tree: Tree) -> None:
+    assert tree.write().report() == tree.report()

@@ -1,0 +1,180 @@
+"""What is in summary.json, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlgen.errors import StudyError
+from rlgen.report.contrasts import contrasts, mean_over_tasks
+from rlgen.report.summary import plain, read_summary
+
+if TYPE_CHECKING:
+    from tests.report.conftest import Tree
+
+EFFECT = {"effect", "matched_random", "random_direction", "encode_decode", "ceiling", "n", "low", "high"}
+
+
+def test_holds_every_key_that_readers_rely_on(tree: Tree) -> None:
+    summary = tree.write().summarise()
+    assert summary["tasks"] == tree.tasks
+    for model in ("base", "sft", "rl"):
+        for tasks in tree.tasks.values():
+            for task in tasks:
+                assert summary["accuracy"][model][task].keys() == {"value", "n", "low", "high"}
+    joint = summary["crosscoders"]["base-sft-rl"]
+    assert joint["fve"].keys() == joint["specific_features"].keys() == {"base", "sft", "rl"}
+    assert joint["delta_fve"].keys() == {"sft", "rl"}
+    assert {"l0", "dead_fraction", "cross_entropy"} <= joint.keys()
+    assert summary["localisation"]["features"] == list(range(10))
+    for edit in ("ablate", "amplify"):
+        found = summary["interventions"][edit]
+        assert found.keys() >= EFFECT | {"tasks", "unseen"}
+        assert found["matched_random"].keys() >= {"mean", "q05", "q95", "draws"}
+        assert found["tasks"].keys() == {task for tasks in tree.tasks.values() for task in tasks}
+        assert all(block.keys() >= EFFECT for block in found["tasks"].values())
+        assert found["unseen"].keys() >= EFFECT
+    assert {"tracking", "nulls", "wall_seconds", "seed", "versions", "study", "findings"} <= summary.keys()
+    assert (summary["seed"], summary["study"]) == (3, "synthetic")
+
+
+def test_an_edits_top_level_is_the_transfer_group(tree: Tree) -> None:
+    summary = tree.write().summarise()
+    effects = json.loads((tree.paths.intervention("amplify") / "effects.json").read_text())
+    assert summary["interventions"]["amplify"]["effect"] == effects["groups"]["transfer"]["effect"]
+    assert summary["interventions"]["amplify"]["unseen"] == effects["groups"]["unseen"]
+
+
+def test_wall_time_is_summed_over_a_stages_jobs(tree: Tree) -> None:
+    summary = tree.write().summarise()
+    assert summary["wall_seconds"]["dump"] == pytest.approx(8.0)  # base and one checkpoint of rl
+    assert summary["wall_seconds"]["grpo"] == pytest.approx(20.0)
+    assert summary["peak_memory_bytes"]["grpo"] == 700 << 20
+    assert {job["artifact"] for job in summary["jobs"]} >= {"models/rl", "activations/rl@1/part-000.zarr"}
+
+
+def test_what_an_earlier_setting_left_behind_is_not_counted(tree: Tree) -> None:
+    tree.write()
+    before = tree.summarise()
+    tree._manifest(tree.paths.model("dpo"), "dpo", {})
+    tree._manifest(tree.paths.crosscoder("old"), "fit", {})
+    assert tree.summarise() == before
+
+
+@pytest.mark.parametrize("missing", ["tracking", "localisation", "nulls"])
+def test_optional_parts_may_be_absent(tree: Tree, missing: str) -> None:
+    setattr(tree, missing, False)
+    summary = tree.write().summarise()
+    assert not summary[missing]
+    if missing == "localisation":
+        assert summary["interventions"] == {}
+
+
+def test_a_missing_artifact_is_named(tree: Tree) -> None:
+    tree.write()
+    (tree.paths.evaluation("sft") / "items.parquet").unlink()
+    with pytest.raises(StudyError, match="evaluation/sft"):
+        tree.summarise()
+
+
+def test_findings_follow_the_numbers(tree: Tree) -> None:
+    tree.amplified, tree.ablated, tree.base_base_outside = 0.02, -0.3, 2
+    holds = {finding["claim"]: finding["holds"] for finding in tree.write().summarise()["findings"]}
+    assert holds["rl masters the tasks it was trained on"]
+    assert holds["rl gains on transfer tasks"]
+    assert holds["sft forgets: it loses on transfer tasks"]
+    assert holds["sft has more features of its own than rl (base-sft-rl)"]
+    assert not holds["Amplifying them in base raises accuracy on transfer tasks"]
+    assert holds["Ablating them in rl costs more on transfer tasks than matched random features do"]
+    assert not holds["Base joined with itself shows no feature of one side"]
+
+
+def test_a_noise_null_is_set_beside_the_arms(tree: Tree) -> None:
+    summary = tree.write().summarise()
+    shares = summary["nulls"]["base_noise"]["share_outside_of"]
+    assert shares.keys() == {"base-sft", "base-rl"}
+    assert shares["base-sft"] == summary["crosscoders"]["base-sft"]["nrn"]["share_outside"]
+    assert summary["nulls"]["base_base"]["passed"] is True
+
+
+def test_read_again_its_order_is_the_studys(tree: Tree) -> None:
+    tree.write().summarise()
+    summary = read_summary(tree.paths.summary)
+    assert list(summary["arms"]) == ["sft", "rl"]
+    assert list(summary["crosscoders"]) == ["base-sft", "base-rl", "base-sft-rl"]
+    assert list(summary["interventions"]) == ["amplify", "ablate"]
+
+
+def test_numbers_that_json_lacks_become_null() -> None:
+    value: dict[str, Any] = {"a": [float("nan"), 1.0, float("inf")], "b": {"c": (1, "x", None, True)}}
+    assert plain(value) == {"a": [None, 1.0, None], "b": {"c": [1, "x", None, True]}}
+
+
+def test_tasks_weigh_the_same_whatever_their_size() -> None:
+    index = pd.MultiIndex.from_tuples([("a", i) for i in range(4)] + [("b", 0), ("b", 1)], names=["task", "item"])
+    found = mean_over_tasks(pd.Series([1.0, 1, 1, 1, 0, 0], index=index), ["a", "b", "absent"])
+    assert found is not None
+    assert found["value"] == 0.5
+    assert found["n"] == 6
+    assert found["low"] == found["high"] == 0.5  # no variance within either task
+
+
+def test_a_contrast_is_paired_by_item() -> None:
+    """Two models that differ by the same amount on every item differ without uncertainty, however items vary."""
+    rng = np.random.default_rng(0)
+    rows = [{"task": "t", "item": str(i), "right": rng.random() < 0.5} for i in range(50)]
+    base, arm = pd.DataFrame(rows), pd.DataFrame([{**row, "right": not row["right"]} for row in rows])
+    same = contrasts({"base": base, "arm": base}, "base", {"transfer": ["t"]})["arm"]["transfer"]
+    assert (same["value"], same["low"], same["high"], same["n"]) == (0.0, 0.0, 0.0, 50)
+    shuffled = contrasts({"base": base, "arm": arm.sample(frac=1, random_state=1)}, "base", {"transfer": ["t"]})
+    expected = float(arm["right"].mean()) - float(base["right"].mean())
+    assert shuffled["arm"]["transfer"]["value"] == pytest.approx(expected)
+
+
+def test_imports_no_torch() -> None:
+    code = "import sys, rlgen.report.summary, rlgen.report.page; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
+def test_is_written_whole_or_not_at_all(tree: Tree) -> None:
+    tree.write().summarise()
+    before = tree.paths.summary.read_text()
+    (tree.paths.attribution("base-rl") / "attribution.json").unlink()
+    with pytest.raises(StudyError, match="base-rl"):
+        tree.summarise()
+    assert tree.paths.summary.read_text() == before
+    assert not list(Path(tree.root).glob("*.tmp"))
+
+
+def test_nothing_localised_holds_nothing(tree: Tree) -> None:
+    """An edit of no features changes as much as random ones of no features do; that is no finding."""
+    tree.write()
+    path = tree.paths.localisation("base-rl") / "localisation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "features": [], "reason": "none passes"}))
+    nothing = dict.fromkeys(("mean", "q05", "q95"), 0.0) | {"draws": 20, "values": [0.0] * 20, "p": 1.0}
+    for edit in ("ablate", "amplify"):
+        path = tree.paths.intervention(edit) / "effects.json"
+        effects = json.loads(path.read_text())
+        for block in effects["groups"].values():
+            block |= {"effect": 0.0, "low": 0.0, "high": 0.0, "matched_random": nothing, "random_direction": nothing}
+        path.write_text(json.dumps(effects))
+    findings = tree.summarise()["findings"]
+    causal = [f for f in findings if "them in" in f["claim"] or "…" in f["claim"] or "localised" in f["claim"]]
+    assert len(causal) == 7
+    assert not any(finding["holds"] for finding in causal)
+
+
+def test_a_null_without_live_features_does_not_pass(tree: Tree) -> None:
+    tree.write()
+    path = tree.paths.attribution("null-base-base") / "attribution.json"
+    empty = {"alive": 0, "nrn": {"outside": 0, "share_outside": None, "quantiles": {}}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **empty}))
+    assert tree.summarise()["nulls"]["base_base"]["passed"] is False

@@ -1,0 +1,104 @@
+"""Partial folder, resume, atomic publish, manifest."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlgen.errors import StudyError
+from rlgen.stage import content_digest, read_manifest, stage
+from rlgen.study.stages import PerturbSettings
+
+SETTINGS = PerturbSettings(seed=3)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "input.txt"
+    path.write_text("one")
+    return path
+
+
+def make(out: Path, source: Path, settings: PerturbSettings = SETTINGS, fail: bool = False) -> list[str]:
+    """A stage of two units; returns the units it had to do. Fails after the first if asked."""
+    did = []
+    with stage("perturb", settings, {"source": source}, out) as work:
+        for unit in ("first", "second"):
+            if not (work.folder / unit).exists():
+                did.append(unit)
+                (work.folder / unit).write_text(f"{unit} {source.read_text()}")
+            (work.scratch / "state").write_text("gone when published")
+            if fail:
+                raise KeyboardInterrupt
+    return did
+
+
+def test_publishes_whole_with_manifest(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "made" / "artifact"
+    assert make(out, source) == ["first", "second"]
+    assert sorted(p.name for p in out.iterdir()) == ["first", "manifest.json", "second"]
+    manifest = read_manifest(out)
+    assert manifest["seed"] == 3
+    assert manifest["settings"] == {"seed": 3}
+    assert manifest["inputs"]["source"] == {"path": str(source), "digest": content_digest(source)}
+    assert manifest["wall_seconds"] >= 0
+    assert manifest["peak_memory_bytes"] > 1e6
+    assert manifest["digest"] == content_digest(out)
+    assert not list(out.parent.glob("*.partial"))
+
+
+def test_resumes_from_the_last_complete_unit(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "artifact"
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    assert not out.exists()
+    assert make(out, source) == ["second"]
+
+
+def test_starts_anew_when_settings_differ(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "artifact"
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    assert make(out, source, PerturbSettings(seed=4)) == ["first", "second"]
+
+
+def test_starts_anew_when_an_input_differs(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "artifact"
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    source.write_text("two")
+    assert make(out, source) == ["first", "second"]
+    assert (out / "first").read_text() == "first two"
+
+
+def test_replaces_an_artifact_that_is_there(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "artifact"
+    make(out, source)
+    (out / "stale").touch()
+    make(out, source)
+    assert not (out / "stale").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["artifact", "input.txt"]
+
+
+def test_missing_input_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="input `source`: no such file"):
+        make(tmp_path / "artifact", tmp_path / "none")
+
+
+def test_unfinished_artifact_has_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="not finished"):
+        read_manifest(tmp_path)
+
+
+def test_unwritable_place_is_told(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StudyError, match="cannot be written"):
+        make(tmp_path / "file" / "artifact", source)
+
+
+def test_manifest_is_json_of_one_digest(tmp_path: Path, source: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    make(first, source)
+    make(second, source)
+    digests = [json.loads((p / "manifest.json").read_text())["digest"] for p in (first, second)]
+    assert digests[0] == digests[1]

@@ -1,0 +1,52 @@
+"""Running a study by Snakemake, as a user does, in a working directory of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests/studies/tiny.yaml"
+
+
+def snakemake(work: Path, study: Path, *options: str, timeout: float = 900) -> str:
+    """Run Snakemake on a study; returns what it printed. Fails the test if it fails."""
+    done = subprocess.run(
+        [*command(work, study), *options],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=environment(),
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return done.stdout + done.stderr
+
+
+def command(work: Path, study: Path) -> list[str]:
+    """The command line of a run in `work`."""
+    places = ["--snakefile", str(ROOT / "workflow/Snakefile"), "--profile", str(ROOT / "profiles/local")]
+    return [sys.executable, "-m", "snakemake", *places, "--directory", str(work), "--configfile", str(study)]
+
+
+def environment() -> dict[str, str]:
+    """The environment with the interpreter's own `rlgen` first on the path."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def jobs(work: Path, study: Path, *options: str) -> dict[str, int]:
+    """Number of jobs by rule that a dry-run would run, the target rule left out."""
+    said = snakemake(work, study, "--dry-run", *options)
+    found = re.search(r"Job stats:\n.*?\n-.*?\n(.*?)\ntotal", said, re.DOTALL)
+    rows = (line.split() for line in found.group(1).splitlines()) if found else []
+    return {rule: int(count) for rule, count in rows if rule != "all"}
+
+
+def tiny_settings() -> dict[str, Any]:
+    """The tiny study's settings, to be changed."""
+    settings: dict[str, Any] = yaml.safe_load(TINY.read_text())
+    return settings

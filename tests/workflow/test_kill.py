@@ -1,0 +1,78 @@
+"""Every stage, killed at random moments and run again, makes the same bytes as a run left in peace."""
+
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.study_run import TINY, environment, snakemake
+
+pytestmark = pytest.mark.slow
+
+KILLS = 5
+STAGES = (
+    "problems", "task", "corpus", "pretrain", "sft", "grpo", "perturb", "evaluate", "dump", "fit", "diagnose",
+    "attribute", "track", "localise", "intervene", "report",
+)  # fmt: skip
+
+
+def stage_command(finished: Path, stage: str, out: Path) -> tuple[list[str], Path]:
+    """The stage's command, as its rule runs it, with another output; and where the rule's own output is."""
+    said = snakemake(finished, TINY, "--dry-run", "--printshellcmds", "--forceall")
+    shell = next(line.strip() for line in said.splitlines() if re.match(rf"\s*rlgen {stage} ", line))
+    words = shlex.split(shell.partition(" > ")[0])
+    place = words.index("--out") + 1
+    original = finished / words[place]
+    words[place] = str(out)
+    return words, original
+
+
+def run(words: list[str], cwd: Path, kill_after: float | None = None) -> bool:
+    """Run a stage; returns whether it ended by itself."""
+    env = {**environment(), "OMP_NUM_THREADS": "2" if words[1] == "pretrain" else "1"}
+    process = subprocess.Popen(
+        words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        said, _ = process.communicate(timeout=kill_after or 300)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return False
+    assert process.returncode == 0, said[-4000:]
+    return True
+
+
+def contents(artifact: Path) -> dict[str, bytes]:
+    """An artifact's files, the manifest with its wall time left out."""
+    files = [p for p in artifact.rglob("*") if p.is_file()]
+    left_out = ("manifest.json", ".snakemake_timestamp")
+    return {str(p.relative_to(artifact)): p.read_bytes() for p in files if p.name not in left_out}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_stage_ends_with_the_same_bytes(stage: str, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "artifact"
+    words, original = stage_command(finished, stage, out)
+    start = time.monotonic()
+    assert run(words, finished)
+    undisturbed = time.monotonic() - start
+    expected = contents(out)
+    assert expected == contents(original), "an undisturbed rerun differs from the run by Snakemake"
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+
+    moments, kills = random.Random(stage), 0
+    while kills < KILLS:
+        if run(words, finished, kill_after=moments.uniform(0.2, 1.0) * undisturbed):
+            subprocess.run(["rm", "-rf", str(out)], check=True)  # it was done before the blow fell
+        else:
+            kills += 1
+    assert run(words, finished)
+    assert contents(out) == expected
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"]

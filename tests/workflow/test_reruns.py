@@ -1,0 +1,96 @@
+"""What you change, and what reruns: exactly the stages that read it and what is downstream."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.study.test_bad_settings import put
+from tests.workflow.study_run import TINY, jobs, snakemake, tiny_settings
+
+pytestmark = pytest.mark.slow
+
+END = {"summary": 1, "report": 1}
+ONE_CROSSCODER = {"fit": 1, "diagnose": 1, "attribute": 1}
+CAUSAL = {"localise": 1, "intervene": 2}
+SECOND_RL = {**tiny_settings()["arms"][1], "name": "rl2"}
+EVERYTHING = {
+    "problems": 1, "task": 4, "corpus": 1, "pretrain": 1, "sft": 1, "grpo": 1, "perturb": 1, "evaluate": 3,
+    "dump": 8, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END,
+}  # fmt: skip
+SFT_DOWNSTREAM = {"evaluate": 1, "dump": 3, "fit": 2, "diagnose": 2, "attribute": 2, "track": 1, **END}
+RL_DOWNSTREAM = {
+    "perturb": 1, "evaluate": 1, "dump": 4, "fit": 3, "diagnose": 3, "attribute": 3, "track": 1, **CAUSAL, **END,
+}  # fmt: skip
+STORES_DOWNSTREAM = {"dump": 8, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END}
+
+RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
+    "report title": ("report.title", "Another", {"report": 1}),
+    "SFT learning rate": ("arms.0.lr", 5e-4, {"sft": 1, **SFT_DOWNSTREAM}),
+    "RL learning rate": ("arms.1.lr", 5e-4, {"grpo": 1, **RL_DOWNSTREAM}),
+    "number of RL checkpoints": ("arms.1.checkpoints", 2, {"grpo": 1, **RL_DOWNSTREAM, "dump": 3}),
+    "another arm": ("arms", [*tiny_settings()["arms"], SECOND_RL], {"grpo": 1, "evaluate": 1, **END}),
+    "pairwise crosscoder's k": ("crosscoders.base-sft.k", 4, {**ONE_CROSSCODER, "track": 1, **END}),
+    "joint crosscoder's k": ("crosscoders.base-sft-rl.k", 4, {**ONE_CROSSCODER, **END}),
+    "localised crosscoder's k, which the nulls share": (
+        "crosscoders.base-rl.k",
+        4,
+        {"fit": 3, "diagnose": 3, "attribute": 3, "track": 1, **CAUSAL, **END},
+    ),
+    "another crosscoder": ("crosscoders.sft-rl", {"models": ["sft", "rl"], "k": 8}, {**ONE_CROSSCODER, **END}),
+    "corpus tokens": ("corpus.tokens", 8192, {"corpus": 1, **STORES_DOWNSTREAM}),
+    "layers": ("activations.layers", [2], STORES_DOWNSTREAM),
+    "a transfer task's items": ("tasks.transfer.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
+    "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 3, "intervene": 2, **END}),
+    "evaluation samples": ("evaluation.samples", 1, {"task": 4, "evaluate": 3, **CAUSAL, **END}),
+    "tracked tokens": ("tracking.tokens", 4096, {"dump": 4, "track": 2, **END}),
+    "tracked top": ("tracking.top", 5, {"track": 2, **END}),
+    "specificity": ("attribution.specific", 0.6, {"attribute": 5, **END}),
+    "localisation threshold": ("localisation.threshold", 0.3, {**CAUSAL, **END}),
+    "amplification's alpha": ("interventions.amplify.alpha", 1.0, {"intervene": 1, **END}),
+    "ablation's tokens": ("interventions.ablate.tokens", "last_prompt", {"intervene": 1, **END}),
+    "number of matched draws": ("interventions.draws", 25, {"intervene": 2, **END}),
+    "no nulls": ("nulls", None, END),
+    "seed": ("seed", 1, EVERYTHING),
+    "a resource": ("resources", {"default": {"mem_mb": 3000}, "fit": {"threads": 2}}, {}),
+    "a value given that is the default": ("localisation.threshold", 0.2, {}),
+}
+
+
+def changed(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    settings = tiny_settings()
+    settings.setdefault("attribution", {})
+    change(settings)
+    file = tmp_path / "changed.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+@pytest.mark.parametrize("what", RERUNS)
+def test_just_what_reads_the_setting_reruns(what: str, finished: Path, tmp_path: Path) -> None:
+    key, value, expected = RERUNS[what]
+    assert jobs(finished, changed(tmp_path, put(key, value))) == expected
+
+
+def test_nothing_to_do_after_a_finished_run(finished: Path) -> None:
+    assert "Nothing to be done" in snakemake(finished, TINY, "--dry-run")
+
+
+def test_order_of_keys_reruns_nothing(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "reordered.yaml"
+    settings = json.loads(json.dumps(tiny_settings(), sort_keys=True))
+    file.write_text(yaml.safe_dump(settings))
+    assert jobs(finished, file) == {}
+
+
+def test_other_parallelism_reruns_nothing(finished: Path) -> None:
+    assert jobs(finished, TINY, "--cores", "1") == {}
+
+
+def test_changing_rl_reruns_neither_sft_nor_the_base(finished: Path, tmp_path: Path) -> None:
+    said = snakemake(finished, changed(tmp_path, put("arms.1.lr", 5e-4)), "--dry-run")
+    outputs = [line.split()[-1] for line in said.splitlines() if line.strip().startswith("output:")]
+    assert not any(name in path.split("/") for path in outputs for name in ("sft", "base", "sft@1", "sft@2"))

@@ -69,6 +69,7 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
             "row_length": length,
             "kept_tokens": int(np.load(work.folder / MASK, mmap_mode="r").sum()),
             "vocabulary": len(tokenizer),
+            "separate_documents": settings.corpus.separate_documents,
             "sources": [{"source": s.source.source, "documents": s.documents, "tokens": s.tokens} for s in streams],
         }
         write_json(work.folder / CORPUS_JSON, about)
@@ -79,6 +80,18 @@ def read_corpus(folder: Path) -> tuple[dict[str, Any], Ids, Ids, NDArray[np.bool
     about = json.loads((folder / CORPUS_JSON).read_text())
     tokens, documents, mask = (np.load(folder / name, mmap_mode="r") for name in (TOKENS, DOCUMENTS, MASK))
     return about, tokens, documents, mask
+
+
+def separate_positions(documents_BT: Ids) -> NDArray[np.int64]:
+    """Each token's place in its document's piece of the row, [rows, row_length].
+
+    Given to a model as `position_ids` without an attention mask, they also keep the documents of a row from
+    attending to one another: transformers takes a position that does not follow the last as a new sequence.
+    """
+    places_BT = np.broadcast_to(np.arange(documents_BT.shape[1], dtype=np.int64), documents_BT.shape)
+    begins_BT = np.ones(documents_BT.shape, dtype=bool)
+    begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return places_BT - np.maximum.accumulate(np.where(begins_BT, places_BT, 0), axis=1)
 
 
 # ------------------------------------------------------------------------------------------- the sources

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +28,15 @@ def attribute(settings: AttributeSettings, *, crosscoder: Path, diagnostics: Pat
         rates = read_features(diagnostics)["firing_rate"].to_numpy(np.float64)
         l1_FM = decoder_l1(model)
         rule = settings.attribution
-        table = feature_table(model.config.models, l1_FM, rates, rule.specific, rule.nrn_range)
+        table = feature_table(model.config.slots, l1_FM, rates, rule.specific, rule.nrn_range)
         with atomic_path(work.folder / "features.parquet") as path:
             table.to_parquet(path, index=False)
-        write_json(work.folder / "attribution.json", summary(table, model.config.models, rule.nrn_range))
+        write_json(work.folder / "attribution.json", summary(table, model.config.slots, rule.nrn_range))
 
 
 def read_features(diagnostics: Path) -> pd.DataFrame:
     """A crosscoder's diagnostics by feature, in the order of the features."""
     return pd.read_parquet(diagnostics / "features.parquet").sort_values("feature", ignore_index=True)
-
-
-def slot_names(models: list[str]) -> list[str]:
-    """A crosscoder's slots by name: a model that is joined twice is `base` and `base#2`."""
-    seen: Counter[str] = Counter()
-    names = []
-    for model in models:
-        seen[model] += 1
-        names.append(model if seen[model] == 1 else f"{model}#{seen[model]}")
-    return names
 
 
 def decoder_l1(crosscoder: Crosscoder) -> Floats:
@@ -72,22 +61,21 @@ def mas(l1_FM: Floats) -> Floats:
     return _share(l1_FM, l1_FM.sum(axis=1, keepdims=True))
 
 
-def pair(models: list[str]) -> tuple[int, int] | None:
-    """Slots (other, post-trained) of a pairwise crosscoder, None of a joint one; base is the other where it is there."""
-    if len(models) != 2:
+def pair(slots: list[str]) -> tuple[int, int] | None:
+    """Slots (other, post-trained) of a pairwise crosscoder, None of a joint one; base is the other if it is there."""
+    if len(slots) != 2:
         return None
-    return (1, 0) if models[1] == BASE and models[0] != BASE else (0, 1)
+    return (1, 0) if slots[1] == BASE else (0, 1)
 
 
 def feature_table(
-    models: list[str], l1_FM: Floats, firing_rate_F: Floats, specific: float, nrn_range: tuple[float, float]
+    slots: list[str], l1_FM: Floats, firing_rate_F: Floats, specific: float, nrn_range: tuple[float, float]
 ) -> pd.DataFrame:
     """One row a feature: firing_rate, l1_<slot>, mas_<slot>, nrn (pairwise), owner, specific.
 
     A feature is specific to the model whose MAS exceeds `specific`; in a pair, where 0.5 is but an equal share,
     its NRN must lie outside `nrn_range` too. A feature that never fires has nan and no owner.
     """
-    slots = slot_names(models)
     alive_F = firing_rate_F > 0
     mas_FM = np.where(alive_F[:, None], mas(l1_FM), np.nan)
     table = pd.DataFrame({"feature": np.arange(len(l1_FM)), "firing_rate": firing_rate_F})
@@ -98,7 +86,7 @@ def feature_table(
     known_F = ~np.isnan(mas_FM).any(axis=1)
     best_F = np.where(known_F, np.nan_to_num(mas_FM).argmax(axis=1), -1)
     is_specific_F = known_F & (np.nan_to_num(mas_FM).max(axis=1) > specific)
-    if (found := pair(models)) is not None:
+    if (found := pair(slots)) is not None:
         other, post_trained = found
         nrn_F = np.where(alive_F, nrn(l1_FM[:, other], l1_FM[:, post_trained]), np.nan)
         table["nrn"] = nrn_F
@@ -113,9 +101,8 @@ def outside(nrn_F: Floats, nrn_range: tuple[float, float]) -> NDArray[np.bool_]:
     return (nrn_F < nrn_range[0]) | (nrn_F > nrn_range[1])
 
 
-def summary(table: pd.DataFrame, models: list[str], nrn_range: tuple[float, float]) -> dict[str, Any]:
+def summary(table: pd.DataFrame, slots: list[str], nrn_range: tuple[float, float]) -> dict[str, Any]:
     """Counts of a `feature_table`: alive, specific features by slot and, of a pair, the spread of NRN."""
-    slots = slot_names(models)
     owners = table.loc[table["specific"], "owner"].value_counts()
     alive = int((table["firing_rate"] > 0).sum())
     found: dict[str, Any] = {
@@ -139,4 +126,7 @@ def summary(table: pd.DataFrame, models: list[str], nrn_range: tuple[float, floa
 
 
 def _share(part: Floats, total: Floats) -> Floats:
-    return np.divide(part, total, out=np.full(np.broadcast_shapes(part.shape, total.shape), np.nan), where=total > 0)
+    share: Floats = np.divide(
+        part, total, out=np.full(np.broadcast_shapes(part.shape, total.shape), np.nan), where=total > 0
+    )
+    return share

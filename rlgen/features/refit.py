@@ -18,10 +18,15 @@ from torch import Tensor
 from rlgen.stage import atomic_path
 
 Floats = NDArray[np.float64]
-Batch = tuple[Tensor, Tensor]
-"""Something by token, [tokens, width], and each token's half of the documents, [tokens]: 0 or 1."""
+Codes = list[Tensor]
+"""Codes of some tokens, one sparse matrix [F, tokens] for each half of the documents."""
 
 HALVES = 2
+
+
+def halved(codes_BF: Tensor, half_B: Tensor) -> Codes:
+    """Codes of tokens, [tokens, F], by their half, which is 0 or 1, [tokens]."""
+    return [codes_BF[half_B == half].T.to_sparse_csr() for half in range(HALVES)]
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,18 @@ class CodeSums:
     """Sum of f'f, [2, F, F]."""
 
     @classmethod
-    def over(cls, batches: Iterable[Batch], features: int) -> CodeSums:
-        """Add up codes [tokens, F]. Memory: 2 F^2 doubles."""
+    def over(cls, batches: Iterable[Codes], features: int) -> CodeSums:
+        """Add up codes. Memory: 2 F^2 doubles."""
         fired, total = torch.zeros(2, HALVES, features, dtype=torch.float64)
         gram = torch.zeros(HALVES, features, features, dtype=torch.float64)
         count = torch.zeros(HALVES, dtype=torch.float64)
-        for codes_BF, half_B in batches:
-            for half in range(HALVES):
-                part_BF = codes_BF[half_B == half]
-                count[half] += len(part_BF)
-                fired[half] += (part_BF > 0).sum(dim=0).cpu()
-                total[half] += part_BF.sum(dim=0, dtype=torch.float64).cpu()
-                gram[half] += (part_BF.T @ part_BF).cpu()
+        for codes in batches:
+            for half, codes_FB in enumerate(codes):
+                dense_BF = codes_FB.to_dense().T
+                count[half] += len(dense_BF)
+                fired[half] += codes_FB.crow_indices().diff().cpu()
+                total[half] += dense_BF.sum(dim=0, dtype=torch.float64).cpu()
+                gram[half] += (codes_FB @ dense_BF).cpu()
         return cls(count.numpy(), fired.numpy(), total.numpy(), gram.numpy())
 
 
@@ -65,17 +70,17 @@ class TargetSums:
     """Sum of f'x, [2, F, d]."""
 
     @classmethod
-    def over(cls, batches: Iterable[tuple[Tensor, Tensor, Tensor]], features: int, d: int) -> TargetSums:
-        """Add up (codes [tokens, F], activations [tokens, d], half [tokens])."""
+    def over(cls, batches: Iterable[tuple[Codes, Tensor, Tensor]], features: int, d: int) -> TargetSums:
+        """Add up codes, activations [tokens, d] and their half [tokens]."""
         total = torch.zeros(HALVES, d, dtype=torch.float64)
         square = torch.zeros(HALVES, dtype=torch.float64)
         cross = torch.zeros(HALVES, features, d, dtype=torch.float64)
-        for codes_BF, acts_BD, half_B in batches:
-            for half in range(HALVES):
+        for codes, acts_BD, half_B in batches:
+            for half, codes_FB in enumerate(codes):
                 part_BD = acts_BD[half_B == half]
                 total[half] += part_BD.sum(dim=0, dtype=torch.float64).cpu()
                 square[half] += part_BD.double().square().sum().cpu()
-                cross[half] += (codes_BF[half_B == half].T @ part_BD).cpu()
+                cross[half] += (codes_FB @ part_BD).cpu()
         return cls(total.numpy(), square.numpy(), cross.numpy())
 
 

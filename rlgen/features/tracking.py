@@ -13,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlgen.activations.store import StoreReader
+from rlgen.activations.layout import read_attributes
+from rlgen.activations.store import StoreReader, group_parts
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.errors import StudyError
 from rlgen.features.attribution import nrn
-from rlgen.features.refit import HALVES, CodeSums, Floats, TargetSums, cached, refit
+from rlgen.features.refit import HALVES, Codes, CodeSums, Floats, TargetSums, cached, halved, refit
 from rlgen.models import device
 from rlgen.stage import Progress, Workspace, atomic_path, derive_seed, stage, write_json
 from rlgen.study import BASE
 from rlgen.study.stages import TrackSettings
 
-BLOCK = 8192
+BLOCK = 4096
 """Tokens read and encoded at once."""
 MIN_FIRED = 10
 """A feature takes part if it is active on so many tokens of each half; below that its refit is noise."""
@@ -32,7 +33,7 @@ Indices = NDArray[np.int64]
 
 
 def track(settings: TrackSettings, *, crosscoder: Path, stores: list[Path], out: Path) -> None:
-    """Write how far the top arm-specific features agree between checkpoints: overlap.parquet, nrn.parquet, tracking.json.
+    """Write how far the top features of checkpoints agree: overlap.parquet, nrn.parquet, tracking.json.
 
     `stores` are all parts of base, of the arm and of its checkpoints. Raises StudyError if one is missing or their
     tokens differ.
@@ -59,15 +60,12 @@ class Tokens:
 
 def open_stores(stores: Sequence[Path], arm: str) -> tuple[list[str], dict[str, StoreReader]]:
     """The arm's checkpoints, oldest first and the arm last, and a reader for each of them and for base."""
-    parts: dict[str, list[Path]] = {}
-    for path in sorted(stores):
-        parts.setdefault(path.parent.name, []).append(path)
-    for needed in (BASE, arm):
-        if needed not in parts:
-            raise StudyError(f"--store: no store of `{needed}` among {sorted(parts)}; give its parts too")
-    earlier = [name for name in parts if name.startswith(f"{arm}@")]
+    stored = {read_attributes(path).model for path in stores}
+    earlier = [name for name in stored if name.startswith(f"{arm}@")]
     checkpoints = [*sorted(earlier, key=lambda name: int(name.rpartition("@")[2])), arm]
-    return checkpoints, {name: StoreReader(parts[name]) for name in (BASE, *checkpoints)}
+    names = [BASE, *checkpoints]
+    readers = [StoreReader(parts) for parts in group_parts(list(stores), names)]
+    return checkpoints, dict(zip(names, readers, strict=True))
 
 
 def choose_tokens(readers: dict[str, StoreReader], layer: int, settings: TrackSettings) -> Tokens:
@@ -76,11 +74,11 @@ def choose_tokens(readers: dict[str, StoreReader], layer: int, settings: TrackSe
     first = readers[BASE]
     kept = np.ones(stop, dtype=bool)
     for name, reader in readers.items():
-        if not np.array_equal(reader.tokens[:stop], first.tokens[:stop]):
+        if not np.array_equal(reader.array("tokens", 0, stop), first.array("tokens", 0, stop)):
             raise StudyError(f"stores of `{BASE}` and `{name}` hold different tokens; dump both from one corpus")
-        norms = np.asarray(reader.norms(layer)[:stop])
+        norms = reader.array("norm", 0, stop, reader.layer_index(layer))
         kept &= norms <= settings.outlier_norm * np.median(norms)
-    documents, index = np.unique(first.documents[:stop], return_inverse=True)
+    documents, index = np.unique(first.array("document", 0, stop), return_inverse=True)
     if len(documents) < HALVES:
         raise StudyError(f"tracking.tokens: {stop} tokens hold one document, and the null needs two; give more tokens")
     order = np.random.default_rng(derive_seed(settings.seed, "track", "halves")).permutation(len(documents))
@@ -114,44 +112,61 @@ def overlaps(tops_a: Sequence[Indices], tops_b: Sequence[Indices]) -> Floats:
 def _sums(
     work: Workspace, model: Crosscoder, readers: dict[str, StoreReader], tokens: Tokens
 ) -> tuple[CodeSums, dict[str, TargetSums]]:
+    """The sums of the codes and of every model's activations; each is one unit, in a file of its own."""
     features, d = model.config.features, model.config.d
     progress = work.progress(tokens.stop * (len(readers) + 1), "tokens")
-
-    def codes_sums() -> dict[str, Floats]:
-        blocks = ((codes_BF, half_B) for codes_BF, _, half_B in _blocks(model, readers, None, tokens, progress))
-        return asdict(CodeSums.over(blocks, features))
-
-    def target_sums(name: str) -> dict[str, Floats]:
-        return asdict(TargetSums.over(_blocks(model, readers, name, tokens, progress), features, d))
-
-    codes = CodeSums(**cached(work.scratch / "codes.npz", codes_sums))
+    blocks = _Blocks(model, readers, tokens, progress)
+    codes = CodeSums(**cached(work.scratch / "codes.npz", lambda: asdict(CodeSums.over(blocks.codes(), features))))
     targets = {}
     for index, name in enumerate(readers, start=1):
         progress.to(index * tokens.stop)
-        targets[name] = TargetSums(**cached(work.scratch / f"{name}.npz", lambda name=name: target_sums(name)))
+
+        def target_sums(name: str = name) -> dict[str, Floats]:
+            return asdict(TargetSums.over(blocks.targets(name), features, d))
+
+        targets[name] = TargetSums(**cached(work.scratch / f"{name}.npz", target_sums))
     return codes, targets
 
 
-@torch.no_grad()
-def _blocks(
-    model: Crosscoder, readers: dict[str, StoreReader], target: str | None, tokens: Tokens, progress: Progress
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Codes of the final models, activations of `target` (or nothing) and halves, block by block."""
-    config = model.config
-    place = model.W_enc.device
-    for start in range(0, tokens.stop, BLOCK):
-        stop = min(start + BLOCK, tokens.stop)
-        kept = torch.from_numpy(tokens.kept[start:stop])
-        finals = [torch.as_tensor(readers[name].read(start, stop, config.layer)) for name in config.models]
-        acts_BMD = torch.stack(finals, dim=1)[kept].to(place)
-        if target is None:
-            target_BD = acts_BMD[:, 0]
-        elif target in config.models:
-            target_BD = acts_BMD[:, config.models.index(target)]
-        else:
-            target_BD = torch.as_tensor(readers[target].read(start, stop, config.layer))[kept].to(place)
-        yield model.encode(acts_BMD), target_BD, torch.from_numpy(tokens.half[start:stop])[kept].to(place)
-        progress.add(stop - start)
+class _Blocks:
+    """Tokens in blocks: codes of the final models, encoded once and kept sparse, and every model's activations."""
+
+    def __init__(self, model: Crosscoder, readers: dict[str, StoreReader], tokens: Tokens, progress: Progress) -> None:
+        self._model, self._readers, self._tokens, self._progress = model, readers, tokens, progress
+        self._encoded: dict[int, Codes] = {}
+
+    def codes(self) -> Iterator[Codes]:
+        """Codes, block by block."""
+        for start in range(0, self._tokens.stop, BLOCK):
+            yield self._codes(start)
+            self._progress.add(self._stop(start) - start)
+
+    def targets(self, name: str) -> Iterator[tuple[Codes, Tensor, Tensor]]:
+        """Codes, one model's activations [tokens, d] and the tokens' half, block by block."""
+        for start in range(0, self._tokens.stop, BLOCK):
+            yield self._codes(start), self._read(name, start), self._half(start)
+            self._progress.add(self._stop(start) - start)
+
+    @torch.no_grad()
+    def _codes(self, start: int) -> Codes:
+        if start not in self._encoded:
+            acts_BMD = torch.stack([self._read(name, start) for name in self._model.config.models], dim=1)
+            self._encoded[start] = halved(self._model.encode(acts_BMD), self._half(start))
+        return self._encoded[start]
+
+    def _read(self, name: str, start: int) -> Tensor:
+        stored = self._readers[name].read(start, self._stop(start), self._model.config.layer)
+        return torch.from_numpy(stored)[self._kept(start)].to(self._model.W_enc.device)
+
+    def _half(self, start: int) -> Tensor:
+        half_B = torch.from_numpy(self._tokens.half[start : self._stop(start)])[self._kept(start)]
+        return half_B.to(self._model.W_enc.device)
+
+    def _kept(self, start: int) -> Tensor:
+        return torch.from_numpy(self._tokens.kept[start : self._stop(start)])
+
+    def _stop(self, start: int) -> int:
+        return min(start + BLOCK, self._tokens.stop)
 
 
 def _write(

@@ -269,6 +269,8 @@ class Corpus(Section):
     """Size, in tokens; rounded down to whole rows."""
     row_length: Annotated[int, Field(ge=8)] = 1024
     """Tokens per packed row."""
+    separate_documents: bool = False
+    """Documents of a row do not attend to one another, and their positions start anew."""
     sources: Annotated[list[Text], Field(min_length=1)]
     """Where the text comes from, mixed by weight."""
 
@@ -298,7 +300,7 @@ class Activations(Section):
 class Crosscoder(Section):
     """A sparse crosscoder over several models (METHOD: sparse crosscoder over N models)."""
 
-    models: Annotated[list[Name], Field(min_length=2)]
+    models: Annotated[list[str], Field(min_length=2)]
     """The models joined: `base` and names of arms."""
     layer: PositiveInt | None = None
     """Which of `activations.layers`; the first if not given."""

@@ -79,10 +79,7 @@ class Study(Section):
     def earlier_checkpoints(self, arm: str) -> list[str]:
         """Models `arm@1`, `arm@2`, ...: the arm's checkpoints before the finished one, oldest first."""
         settings = self.arm(arm)
-        if isinstance(settings, ExistingArm):
-            count = len(settings.checkpoints)
-        else:
-            count = settings.checkpoints - 1
+        count = len(settings.checkpoints) if isinstance(settings, ExistingArm) else settings.checkpoints - 1
         return [f"{arm}@{index}" for index in range(1, count + 1)]
 
     @property

@@ -16,7 +16,7 @@ def planted(models: list[str], rows_MFD: Tensor, layer: int = 1) -> Crosscoder:
     On activations f @ rows_MFD[m], with f >= 0 and fewer features than dimensions, swap readout gives f for every
     model whose decoder is the first one's.
     """
-    slots, features, d = rows_MFD.shape
+    _, features, d = rows_MFD.shape
     found = Crosscoder(CrosscoderConfig(models, d, features, "relu_l1", k=1, layer=layer))
     with torch.no_grad():
         found.W_dec.copy_(rows_MFD.permute(1, 0, 2))

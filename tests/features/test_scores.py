@@ -9,7 +9,7 @@ ITEMS, FEATURES = 60, 8
 
 
 def make_scores(change: str = "raised", by_label: bool = True) -> Scores:
-    """Feature 1 is raised and feature 6 lowered on both tasks, 2 on one alone; 3 moves most but is dead; the rest is noise."""
+    """Feature 1 is raised and 6 lowered on both tasks, 2 on one alone; 3 moves most but is dead; the rest is noise."""
     rng = np.random.default_rng(0)
     codes: dict[str, dict[str, Floats]] = {}
     labels = {}

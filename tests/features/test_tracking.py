@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlgen.errors import StudyError
-from rlgen.features.refit import CodeSums, TargetSums, refit
+from rlgen.features.refit import CodeSums, TargetSums, halved, refit
 from rlgen.features.tracking import overlaps, top_features, track
 from rlgen.study.stages import TrackSettings
 from tests.activations.synthetic import write_store
@@ -24,8 +24,10 @@ def test_refit_recovers_a_known_decoder() -> None:
     acts_BD = codes_BF @ rows_FD + 5.0  # the bias is free
     half_B = torch.arange(TOKENS) % 2
     blocks = [slice(0, 700), slice(700, TOKENS)]
-    codes = CodeSums.over(((codes_BF[b], half_B[b]) for b in blocks), FEATURES)
-    target = TargetSums.over(((codes_BF[b], acts_BD[b], half_B[b]) for b in blocks), FEATURES, D)
+    parts = [halved(codes_BF[b], half_B[b]) for b in blocks]
+    codes = CodeSums.over(parts, FEATURES)
+    triples = ((part, acts_BD[b], half_B[b]) for part, b in zip(parts, blocks, strict=True))
+    target = TargetSums.over(triples, FEATURES, D)
     scale = (D / (acts_BD - acts_BD.mean(dim=0)).square().sum(dim=1).mean()).sqrt()
     for halves in ([0, 1], [0], [1]):
         found = refit(codes, target, halves, np.arange(FEATURES), ridge=0.0)

@@ -10,7 +10,7 @@ ITEMS = 40
 
 
 def make_items(effect: float = 0.5, draws: tuple[float, ...] = (0.0,) * 19) -> pd.DataFrame:
-    """Base has none of task `a` right and half of `b`; the arm has all; a condition gets its share more of both right."""
+    """Base has none of task `a` right and half of `b`; the arm has all; a condition gets its share more of both."""
     shares = {("baseline", 0): 0.0, ("effect", 0): effect, ("encode_decode", 0): 0.1, ("ceiling", 0): 0.5}
     shares |= {("matched_random", d): share for d, share in enumerate(draws)}
     shares |= {("random_direction", d): 0.25 for d in range(4)} | {("donor", 0): 1.0}

@@ -24,6 +24,7 @@ rule diagnose:
     input:
         crosscoder=paths.crosscoder("{crosscoder}"),
         models=lambda w: [paths.model(model) for model in study.all_crosscoders[w.crosscoder].models],
+        corpus=paths.corpus,
         stores=lambda w: stores(study.all_crosscoders[w.crosscoder].models),
     output:
         directory(paths.diagnostics("{crosscoder}")),
@@ -40,4 +41,4 @@ rule diagnose:
         **rules_of.resources("diagnose"),
     shell:
         "rlgen diagnose --settings {params.settings:q} --crosscoder {input.crosscoder:q} {params.models}"
-        " {params.stores} --out {output:q} > {log:q} 2>&1"
+        " {params.stores} --corpus {input.corpus:q} --out {output:q} > {log:q} 2>&1"

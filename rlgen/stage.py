@@ -180,7 +180,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A name to write to, put in the place of `path` when the block ends without an error."""
     temporary = path.with_name(f"{path.name}.tmp")
     yield temporary
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def versions() -> dict[str, str]:
@@ -209,8 +209,8 @@ def _open(partial: Path, fingerprint: str) -> float:
 def _publish(partial: Path, out: Path) -> None:
     old = out.with_name(out.name + ".old")
     if out.exists():
-        os.replace(out, old)
-    os.replace(partial, out)
+        out.replace(old)
+    partial.replace(out)
     if old.exists():
         shutil.rmtree(old)
 

@@ -2,9 +2,9 @@
 
 A task runs over its input's characters and keeps a running value; its answer is the last one. *Guess* writes
 `=answer` at once and is often wrong; *think* writes the running values, then `=answer`, and is right. So the first
-token of a response, and nothing later, decides between the modes: the last prompt token is the place of decision. Inputs are
-split once and for all, by a hash, into those that are evaluated and all others, so no evaluation item is ever
-among the training problems or the text of pretraining. Nothing here imports torch.
+token of a response, and nothing later, decides between the modes: the last prompt token is the place of decision.
+Inputs are split once and for all, by a hash, into those that are evaluated and all others, so no evaluation item is
+ever among the training problems or the text of pretraining. Nothing here imports torch.
 """
 
 from __future__ import annotations

@@ -1,0 +1,111 @@
+"""What an activation store looks like on disk: one Zarr v3 group a (model, part). Nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlgen.errors import StudyError
+from rlgen.study.sections import Section
+
+METADATA = "zarr.json"
+FORMAT = 1
+"""Version of this layout."""
+ARRAYS = ("activations", "tokens", "document", "norm")
+
+Bits = NDArray[Any]
+"""Activations as stored: bf16 bits in uint16, or float32."""
+
+
+class Statistics(Section):
+    """Sums over the tokens of a shard or a part, in float64."""
+
+    count: int
+    """Tokens."""
+    sum: list[list[float]]
+    """Sum of activations, [layers][d]."""
+    norm_sum: list[float]
+    """Sum of norms, [layers]."""
+    norm_squared_sum: list[float]
+    """Sum of squared norms, [layers]."""
+
+    @classmethod
+    def total(cls, shards: list[Statistics]) -> Statistics:
+        """The sums over several shards."""
+        return cls(
+            count=sum(shard.count for shard in shards),
+            sum=np.sum([shard.sum for shard in shards], axis=0).tolist(),
+            norm_sum=np.sum([shard.norm_sum for shard in shards], axis=0).tolist(),
+            norm_squared_sum=np.sum([shard.norm_squared_sum for shard in shards], axis=0).tolist(),
+        )
+
+
+class Layout(Section):
+    """Shape and provenance of one part: known before its first token is computed."""
+
+    format: int = FORMAT
+    model: str
+    """The study's name of the model."""
+    model_digest: str
+    tokenizer_digest: str
+    corpus_digest: str
+    layers: list[int]
+    """Decoder blocks after which the residual stream was read."""
+    d: int
+    """Width of the residual stream."""
+    dtype: Literal["bfloat16", "float32"]
+    """Precision; bfloat16 is stored as its bits in uint16."""
+    part: int
+    parts: int
+    tokens: int
+    """Tokens in this part, those left out not counted."""
+    rows: tuple[int, int]
+    """This part's rows of the corpus, first and last + 1."""
+    chunk_tokens: int
+    shard_tokens: int
+
+    @property
+    def shards(self) -> int:
+        """Number of shards, the last one may be shorter."""
+        return -(-self.tokens // self.shard_tokens)
+
+    def shard(self, index: int) -> slice:
+        """The tokens of shard `index`."""
+        return slice(index * self.shard_tokens, min((index + 1) * self.shard_tokens, self.tokens))
+
+
+class Attributes(Layout):
+    """A finished part's Zarr attributes."""
+
+    statistics: Statistics
+    checksums: dict[str, list[str]]
+    """SHA-256 of every array's shard files."""
+
+
+def read_attributes(part: Path) -> Attributes:
+    """A finished part's attributes. Raises StudyError if there is no store at `part`."""
+    path = part / METADATA
+    if not path.is_file():
+        raise StudyError(f"{part}: no activation store there; run the dump of that part again")
+    metadata: dict[str, Any] = json.loads(path.read_text())
+    found = metadata["attributes"].get("format")
+    if found != FORMAT:
+        raise StudyError(f"{part}: activation store of format {found}, this version reads {FORMAT}; dump it again")
+    return Attributes.model_validate(metadata["attributes"])
+
+
+def shard_file(part: Path, array: str, shard: int) -> Path:
+    """The file of an array's shard: Zarr's default key encoding; shards are cut along the tokens only."""
+    dimensions = {"activations": 3, "norm": 2}.get(array, 1)
+    return part / array / "c" / "/".join([str(shard)] + ["0"] * (dimensions - 1))
+
+
+def to_float32(stored: Bits) -> NDArray[np.float32]:
+    """Stored activations as float32; exact."""
+    if stored.dtype == np.uint16:
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32, copy=False)

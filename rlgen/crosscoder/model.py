@@ -1,0 +1,146 @@
+"""The crosscoder: one sparse code, N encoders and decoders (METHOD section 4; paper, section 3).
+
+    f(x) = sigma(sum_m W_enc^m x_m + b_enc)        x^_m = f(x) W_dec^m + b_dec^m
+
+Everything here takes and gives raw activations; inside, each model's are centred and scaled so that their mean
+norm is sqrt(d). Nothing here needs the training code.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlgen.errors import StudyError
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class CrosscoderConfig:
+    """What a crosscoder is, apart from its weights."""
+
+    models: list[str]
+    """The models joined, in the order of the slots; one may be there twice."""
+    d: int
+    """Width of the residual stream."""
+    features: int
+    sparsity: str
+    """`relu_l1` or `batch_topk`."""
+    k: int
+    """Mean number of active features a token (batch_topk)."""
+    layer: int
+    """Decoder block after which the activations are read; 1 is the first."""
+
+    @property
+    def slots(self) -> list[str]:
+        """The models' names, each once: the second of a kind is `<model>#2`."""
+        earlier = [self.models[:slot].count(model) for slot, model in enumerate(self.models)]
+        return [f"{m}#{n + 1}" if n else m for m, n in zip(self.models, earlier, strict=True)]
+
+    @property
+    def reference(self) -> int:
+        """The slot that differences are taken to: the base's, or the first if the base is not joined."""
+        return self.models.index("base") if "base" in self.models else 0
+
+
+class Crosscoder(nn.Module):
+    """A sparse crosscoder. `from_pretrained` loads one; `initialise` makes a new one ready for fitting."""
+
+    mean: Tensor
+    scale: Tensor
+    threshold: Tensor
+
+    def __init__(self, config: CrosscoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        models, d, features = len(config.models), config.d, config.features
+        self.W_enc = nn.Parameter(torch.empty(models, d, features))
+        self.b_enc = nn.Parameter(torch.zeros(features))
+        self.W_dec = nn.Parameter(torch.empty(features, models, d))
+        self.b_dec = nn.Parameter(torch.zeros(models, d))
+        self.register_buffer("mean", torch.zeros(models, d))
+        self.register_buffer("scale", torch.ones(models))
+        self.register_buffer("threshold", torch.zeros(()))
+
+    @torch.no_grad()
+    def initialise(self, seed: int, norm: float = 0.08) -> None:
+        """Random decoder rows of that norm in every model, and the encoder tied to them (paper, section 3)."""
+        random = torch.Generator().manual_seed(seed)
+        rows_FMD = torch.randn(self.W_dec.shape, generator=random)
+        self.W_dec.copy_(norm * nn.functional.normalize(rows_FMD, dim=-1))
+        self.W_enc.copy_(self.W_dec.permute(1, 2, 0))
+
+    def normalise(self, acts_BMD: Tensor) -> Tensor:
+        """Raw activations to the crosscoder's own scale, [B, M, d]."""
+        return (acts_BMD - self.mean) * self.scale[:, None]
+
+    def selection_weights(self) -> Tensor:
+        """sum_m ||W_dec,k^m||_2, [F]: what a code is multiplied by before the largest are selected."""
+        norms_FM: Tensor = self.W_dec.norm(dim=-1)
+        return norms_FM.sum(dim=-1)
+
+    def encode(self, acts_BMD: Tensor) -> Tensor:
+        """Codes of raw activations, [B, F]. BatchTopK selects by its threshold here, so tokens do not mix."""
+        return self.encode_normalised(self.normalise(acts_BMD))
+
+    def encode_normalised(self, normalised_BMD: Tensor) -> Tensor:
+        """As `encode`, of activations that are in the crosscoder's own scale already, [B, F]."""
+        codes_BF = torch.relu(torch.einsum("bmd,mdf->bf", normalised_BMD, self.W_enc) + self.b_enc)
+        if self.config.sparsity == "batch_topk":
+            return codes_BF * (codes_BF * self.selection_weights() > self.threshold)
+        return codes_BF
+
+    def decode(self, codes_BF: Tensor) -> Tensor:
+        """Raw activations of all models from codes, [B, M, d]."""
+        normalised_BMD = torch.einsum("bf,fmd->bmd", codes_BF, self.W_dec) + self.b_dec
+        return self.denormalise(normalised_BMD)
+
+    def denormalise(self, normalised_BMD: Tensor) -> Tensor:
+        """The inverse of `normalise`, [B, M, d]."""
+        return normalised_BMD / self.scale[:, None] + self.mean
+
+    def swap_readout(self, acts_BD: Tensor, model: str | int) -> Tensor:
+        """One model's own codes, [B, F]: its activations in every slot (2609.35210).
+
+        `model` names the slot whose mean and scale normalise the raw activations: their own model's.
+        """
+        slot = self.slot(model)
+        normalised_BD = (acts_BD - self.mean[slot]) * self.scale[slot]
+        return self.encode_normalised(normalised_BD[:, None].expand(-1, len(self.config.models), -1))
+
+    def decoder_rows(self, model: str | int) -> Tensor:
+        """A model's decoder in raw units, [F, d]: `codes @ decoder_rows(m)` is what the features contribute."""
+        slot = self.slot(model)
+        return self.W_dec[:, slot] / self.scale[slot]
+
+    def slot(self, model: str | int) -> int:
+        """The slot of a model, given by name (`<model>` or `<model>#2`) or by its index."""
+        if isinstance(model, int):
+            return model
+        if model not in self.config.slots:
+            raise StudyError(f"crosscoder over {', '.join(self.config.slots)}: no model `{model}` in it")
+        return self.config.slots.index(model)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=1, sort_keys=True) + "\n")
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Self:
+        """Load what `save_pretrained` wrote. Raises StudyError if it is not there."""
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise StudyError(f"{folder}: no crosscoder there ({CONFIG} is missing); fit it first")
+        crosscoder = cls(CrosscoderConfig(**json.loads((folder / CONFIG).read_text())))
+        crosscoder.load_state_dict(load_file(folder / WEIGHTS))
+        return crosscoder.eval()

@@ -1,0 +1,107 @@
+"""What a reconstruction is worth to the model itself: next-token cross-entropy with x^ in the place of x."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from rlgen.crosscoder.model import Crosscoder
+from rlgen.models import edited, load_model, residuals
+from rlgen.paths import model_name
+
+TOKENS = 16384
+"""Corpus tokens on which cross-entropy is measured, in rows evenly spread."""
+_BATCH_TOKENS = 2048
+"""Tokens per forward pass: their logits over the vocabulary are in memory."""
+
+CrossEntropy = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of the corpus: token ids, and which of them count (no BOS, no padding)."""
+
+    ids_BT: Tensor
+    counts_BT: Tensor
+
+    @classmethod
+    def of(cls, corpus: Path, tokens: int = TOKENS) -> Rows:
+        """Rows of about so many tokens, evenly spread over the corpus."""
+        ids = np.load(corpus / "tokens.npy", mmap_mode="r")
+        mask = np.load(corpus / "mask.npy", mmap_mode="r")
+        count = max(1, min(len(ids), tokens // ids.shape[1]))
+        chosen = np.arange(count) * len(ids) // count
+        return cls(torch.from_numpy(ids[chosen].astype(np.int64)), torch.from_numpy(mask[chosen]))
+
+    def batches(self, tokens: int = _BATCH_TOKENS) -> list[Rows]:
+        """The same rows in batches of about so many tokens."""
+        size = max(1, tokens // self.ids_BT.shape[1])
+        starts = range(0, len(self.ids_BT), size)
+        return [Rows(self.ids_BT[i : i + size], self.counts_BT[i : i + size]) for i in starts]
+
+
+@torch.no_grad()
+def recovered_cross_entropy(
+    crosscoder: Crosscoder, models: Sequence[Path], corpus: Path, largest_norm: Sequence[float]
+) -> dict[str, CrossEntropy]:
+    """Next-token cross-entropy in nats of every model: clean, spliced, mean-ablated; and the share recovered.
+
+    `spliced` puts x^ in the place of x at the crosscoder's layer, `mean_ablated` the mean activation; `recovered`
+    is the share of the gap between clean and mean-ablated that splicing closes. BOS, padding and tokens whose norm
+    exceeds `largest_norm` (one limit a slot) stay as they are: the crosscoder was not fitted on them.
+    """
+    folders = {model_name(path): path for path in models}
+    loaded = {name: load_model(folders[name]) for name in dict.fromkeys(crosscoder.config.models)}
+    limits_M = torch.tensor(largest_norm)
+    sums = {slot: np.zeros(4) for slot in crosscoder.config.slots}
+    for rows in Rows.of(corpus).batches():
+        reconstructed_BTMD, edited_BT = _reconstruct(crosscoder, loaded, rows, limits_M)
+        for slot, (name, key) in enumerate(zip(crosscoder.config.models, crosscoder.config.slots, strict=True)):
+            model, mean_D = loaded[name], crosscoder.mean[slot]
+            clean = _cross_entropy(model, rows)
+            spliced = _replaced(model, crosscoder.config.layer, rows, reconstructed_BTMD[:, :, slot], edited_BT)
+            ablated = _replaced(model, crosscoder.config.layer, rows, mean_D, edited_BT)
+            sums[key] += np.array([clean, spliced, ablated, int(rows.counts_BT[:, 1:].sum())])
+    return {key: _shares(*(values[:3] / values[3]).tolist()) for key, values in sums.items()}
+
+
+def _shares(clean: float, spliced: float, ablated: float) -> CrossEntropy:
+    gap = ablated - clean
+    recovered = (ablated - spliced) / gap if gap else 1.0
+    return {"clean": clean, "spliced": spliced, "mean_ablated": ablated, "recovered": recovered}
+
+
+def _reconstruct(
+    crosscoder: Crosscoder, models: dict[str, PreTrainedModel], rows: Rows, limits_M: Tensor
+) -> tuple[Tensor, Tensor]:
+    """x^ of every slot at every place, [B, T, M, d], and the places that are to be replaced, [B, T]."""
+    acts = {
+        name: residuals(model, [crosscoder.config.layer], input_ids=rows.ids_BT.to(model.device))[:, :, 0]
+        for name, model in models.items()
+    }
+    acts_BTMD = torch.stack([acts[name].to(crosscoder.mean) for name in crosscoder.config.models], dim=2)
+    codes_NF = crosscoder.encode(acts_BTMD.flatten(0, 1))
+    reconstructed_BTMD = crosscoder.decode(codes_NF).view_as(acts_BTMD)
+    ordinary_BT = (acts_BTMD.norm(dim=-1) <= limits_M.to(acts_BTMD.device)).all(dim=-1)
+    return reconstructed_BTMD, ordinary_BT & rows.counts_BT.to(ordinary_BT.device)
+
+
+def _replaced(model: PreTrainedModel, layer: int, rows: Rows, by: Tensor, where_BT: Tensor) -> float:
+    """Cross-entropy with `by` ([B, T, d] or [d]) in the place of the residual stream after `layer`."""
+    with edited(model, layer, lambda acts_BTD: torch.where(where_BT[:, :, None], by.to(acts_BTD.dtype), acts_BTD)):
+        return _cross_entropy(model, rows)
+
+
+def _cross_entropy(model: PreTrainedModel, rows: Rows) -> float:
+    """Summed over the tokens that count, each predicted from the one before it in its row."""
+    logits_BTV = model(input_ids=rows.ids_BT.to(model.device), use_cache=False).logits[:, :-1]
+    counts_N = rows.counts_BT[:, 1:].flatten().to(model.device)
+    targets_N = rows.ids_BT[:, 1:].flatten().to(model.device)
+    return float(cross_entropy(logits_BTV.flatten(0, 1)[counts_N].float(), targets_N[counts_N], reduction="sum"))

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from rlgen.activations.layout import Layout
 from rlgen.activations.writer import StoreWriter
+from rlgen.data.corpus import model_inputs, read_corpus
 from rlgen.errors import StudyError
 from rlgen.models import load_model, load_tokenizer, residuals
 from rlgen.paths import model_name
@@ -24,9 +25,8 @@ class CorpusPart:
     """One part's rows of the corpus and the tokens in them that count: BOS and padding are left out."""
 
     def __init__(self, corpus: Path, settings: DumpSettings) -> None:
-        self.tokens: NDArray[np.int32] = np.load(corpus / "tokens.npy", mmap_mode="r")
-        self.documents: NDArray[np.int32] = np.load(corpus / "documents.npy", mmap_mode="r")
-        mask: NDArray[np.bool_] = np.load(corpus / "mask.npy", mmap_mode="r")
+        self.folder = corpus
+        _, self.tokens, self.documents, mask = read_corpus(corpus)
         self.row_length = self.tokens.shape[1]
         parts, part, rows = settings.activations.parts, settings.part, len(self.tokens)
         if settings.tokens is not None:
@@ -91,8 +91,10 @@ def _compute(
     for start in range(first, last, batch_rows):
         stop = min(start + batch_rows, last)
         low, high = np.searchsorted(kept, (start * part.row_length, stop * part.row_length))
-        ids = torch.from_numpy(part.tokens[start:stop].astype(np.int64)).to(network.device)
-        flat_TLD = residuals(network, layout.layers, input_ids=ids).flatten(0, 1)
+        inputs = {
+            k: torch.from_numpy(v).to(network.device) for k, v in model_inputs(part.folder, slice(start, stop)).items()
+        }
+        flat_TLD = residuals(network, layout.layers, **inputs).flatten(0, 1)
         found_NLD = flat_TLD[torch.from_numpy(kept[low:high] - start * part.row_length).to(network.device)]
         found_NLD = found_NLD.to(getattr(torch, layout.dtype)).cpu()
         norms = found_NLD.float().norm(dim=-1)

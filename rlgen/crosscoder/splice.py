@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from rlgen.crosscoder.model import Crosscoder
+from rlgen.data.corpus import model_inputs, read_corpus
 from rlgen.models import edited, load_model, residuals
 from rlgen.paths import model_name
 
@@ -26,25 +27,34 @@ CrossEntropy = dict[str, float]
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of the corpus: token ids, and which of them count (no BOS, no padding)."""
+    """Some rows of the corpus: what a model is given of them, and which tokens count (no BOS, no padding)."""
 
-    ids_BT: Tensor
+    inputs: dict[str, Tensor]
     counts_BT: Tensor
+
+    @property
+    def ids_BT(self) -> Tensor:
+        """Token ids."""
+        return self.inputs["input_ids"]
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """The model's inputs on its device."""
+        return {name: values.to(device) for name, values in self.inputs.items()}
 
     @classmethod
     def of(cls, corpus: Path, tokens: int = TOKENS) -> Rows:
         """Rows of about so many tokens, evenly spread over the corpus."""
-        ids = np.load(corpus / "tokens.npy", mmap_mode="r")
-        mask = np.load(corpus / "mask.npy", mmap_mode="r")
+        _, ids, _, mask = read_corpus(corpus)
         count = max(1, min(len(ids), tokens // ids.shape[1]))
         chosen = np.arange(count) * len(ids) // count
-        return cls(torch.from_numpy(ids[chosen].astype(np.int64)), torch.from_numpy(mask[chosen]))
+        inputs = {name: torch.from_numpy(values) for name, values in model_inputs(corpus, chosen).items()}
+        return cls(inputs, torch.from_numpy(mask[chosen]))
 
     def batches(self, tokens: int = _BATCH_TOKENS) -> list[Rows]:
         """The same rows in batches of about so many tokens."""
         size = max(1, tokens // self.ids_BT.shape[1])
-        starts = range(0, len(self.ids_BT), size)
-        return [Rows(self.ids_BT[i : i + size], self.counts_BT[i : i + size]) for i in starts]
+        cuts = [slice(start, start + size) for start in range(0, len(self.ids_BT), size)]
+        return [Rows({k: v[cut] for k, v in self.inputs.items()}, self.counts_BT[cut]) for cut in cuts]
 
 
 @torch.no_grad()
@@ -83,7 +93,7 @@ def _reconstruct(
 ) -> tuple[Tensor, Tensor]:
     """x^ of every slot at every place, [B, T, M, d], and the places that are to be replaced, [B, T]."""
     acts = {
-        name: residuals(model, [crosscoder.config.layer], input_ids=rows.ids_BT.to(model.device))[:, :, 0]
+        name: residuals(model, [crosscoder.config.layer], **rows.on(model.device))[:, :, 0]
         for name, model in models.items()
     }
     acts_BTMD = torch.stack([acts[name].to(crosscoder.mean) for name in crosscoder.config.models], dim=2)
@@ -101,7 +111,7 @@ def _replaced(model: PreTrainedModel, layer: int, rows: Rows, by: Tensor, where_
 
 def _cross_entropy(model: PreTrainedModel, rows: Rows) -> float:
     """Summed over the tokens that count, each predicted from the one before it in its row."""
-    logits_BTV = model(input_ids=rows.ids_BT.to(model.device), use_cache=False).logits[:, :-1]
+    logits_BTV = model(**rows.on(model.device), use_cache=False).logits[:, :-1]
     counts_N = rows.counts_BT[:, 1:].flatten().to(model.device)
     targets_N = rows.ids_BT[:, 1:].flatten().to(model.device)
     return float(cross_entropy(logits_BTV.flatten(0, 1)[counts_N].float(), targets_N[counts_N], reduction="sum"))

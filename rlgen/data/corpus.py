@@ -82,12 +82,21 @@ def read_corpus(folder: Path) -> tuple[dict[str, Any], Ids, Ids, NDArray[np.bool
     return about, tokens, documents, mask
 
 
-def separate_positions(documents_BT: Ids) -> NDArray[np.int64]:
-    """Each token's place in its document's piece of the row, [rows, row_length].
+def model_inputs(folder: Path, rows: slice | NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """What a model is given of some rows: `input_ids`, and `position_ids` if documents are kept apart; [rows, length].
 
-    Given to a model as `position_ids` without an attention mask, they also keep the documents of a row from
-    attending to one another: transformers takes a position that does not follow the last as a new sequence.
+    Positions that start anew also keep the documents of a row from attending to one another: transformers takes
+    a position that does not follow the last as a new sequence, if no attention mask says otherwise.
     """
+    about, tokens, documents, _ = read_corpus(folder)
+    inputs = {"input_ids": tokens[rows].astype(np.int64)}
+    if about["separate_documents"]:
+        inputs["position_ids"] = _separate_positions(documents[rows])
+    return inputs
+
+
+def _separate_positions(documents_BT: Ids) -> NDArray[np.int64]:
+    """Each token's place in its document's piece of the row."""
     places_BT = np.broadcast_to(np.arange(documents_BT.shape[1], dtype=np.int64), documents_BT.shape)
     begins_BT = np.ones(documents_BT.shape, dtype=bool)
     begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]

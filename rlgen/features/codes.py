@@ -49,13 +49,14 @@ def mark(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], tokens: Toke
         for response in with_answers:
             answer = tokenizer(response, add_special_tokens=False)["input_ids"] if response else []
             ids = [*prompt, *answer]
-            in_set = (_in_set(tokens, place, len(prompt)) for place in range(len(ids)))
-            counts = [inside and id_ != tokenizer.bos_token_id for inside, id_ in zip(in_set, ids, strict=True)]
+            inside = (in_set(tokens, place, len(prompt)) for place in range(len(ids)))
+            counts = [within and id_ != tokenizer.bos_token_id for within, id_ in zip(inside, ids, strict=True)]
             found.append(Marked(index, ids, counts))
     return found
 
 
-def _in_set(tokens: TokenSet, place: int, prompt: int) -> bool:
+def in_set(tokens: TokenSet, place: int, prompt: int) -> bool:
+    """Whether the token at `place` of a sequence whose prompt has `prompt` tokens belongs to `tokens`."""
     if tokens == "last_prompt":
         return place == prompt - 1
     return tokens == "all" or (tokens == "prompt") == (place < prompt)

@@ -15,6 +15,7 @@ from rlgen.crosscoder.model import Crosscoder
 from rlgen.errors import StudyError
 from rlgen.features.attribution import read_features
 from rlgen.features.codes import Item, item_codes
+from rlgen.features.gradients import answer_gradients
 from rlgen.features.refit import cached
 from rlgen.features.scores import Floats, Scores, permutation_null, threshold_curve
 from rlgen.models import device, load_model, load_tokenizer
@@ -23,6 +24,7 @@ from rlgen.study import BASE
 from rlgen.study.stages import LocaliseSettings
 
 MODELS = ("base", "arm")
+SCORES = ("code_difference", "attribution")
 
 
 def localise(
@@ -52,18 +54,18 @@ def localise(
         transfer = {path.name: path for path in tasks if path.name in settings.transfer}
         halves = {task: split_items(task_items(path), task, settings) for task, path in transfer.items()}
         coder = Crosscoder.from_pretrained(crosscoder).to(device()).eval()
-        codes = _codes(work, settings, coder, models, answers, {task: half[0] for task, half in halves.items()})
-        labels = {task: wrong_then_right(answers, task, half[0]) for task, half in halves.items()}
+        selection = {task: half[0] for task, half in halves.items()}
+        labels = {task: wrong_then_right(answers, task, items) for task, items in selection.items()}
         alive_F = read_features(diagnostics)["firing_rate"].to_numpy() > 0
-        norm_F = coder.decoder_rows(settings.localisation.arm).detach().norm(dim=-1).double().cpu().numpy()
-        scores = Scores(codes, labels, norm_F, alive_F, settings.localisation.change)
+        seen = _read(work, settings, coder, models, answers, selection)
+        scores = {name: _scores(name, coder, settings, seen, labels, alive_F) for name in SCORES}
         found = _describe(settings, scores) | {
             "layer": coder.config.layer,
             "selection_items": {task: half[0] for task, half in halves.items()},
             "measurement_items": {task: half[1] for task, half in halves.items()},
         }
         with atomic_path(work.folder / "scores.parquet") as path:
-            scores.table().to_parquet(path, index=False)
+            _table(settings, scores, seen, labels).to_parquet(path, index=False)
         write_json(work.folder / "localisation.json", found)
 
 
@@ -96,7 +98,7 @@ def _answers(evaluation: Path) -> pd.DataFrame:
     return frame.assign(item=frame["item"].astype(str))
 
 
-def _codes(
+def _read(
     work: Workspace,
     settings: LocaliseSettings,
     coder: Crosscoder,
@@ -104,8 +106,10 @@ def _codes(
     answers: dict[str, pd.DataFrame],
     selection: dict[str, list[str]],
 ) -> dict[str, dict[str, Floats]]:
-    """Mean codes of the selection items by task and model, [items, F]; one file a task and model is one unit."""
-    slots = {"base": coder.config.models.index(BASE), "arm": coder.config.models.index(settings.localisation.arm)}
+    """By task: mean codes of the selection items in `base` and `arm`, [items, F], and base's `gradient` for the arm's
+    answers, [items, d]. One file a task and model is one unit."""
+    rule, layer = settings.localisation, coder.config.layer
+    slots = {"base": coder.config.models.index(BASE), "arm": coder.config.models.index(rule.arm)}
     units = [(name, task) for name in MODELS for task in selection]
     progress = work.progress(len(units), "tasks")
     loaded: dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]] = {}
@@ -117,13 +121,57 @@ def _codes(
                 loaded.clear()
                 loaded[name] = load_model(models[name]), load_tokenizer(models[name])
             items = _with_answers(answers[name], task, selection[task])
-            limit = settings.outlier_norm
-            codes = item_codes(*loaded[name], coder, slots[name], items, settings.localisation.tokens, limit)
-            return {"codes": codes.numpy()}
+            codes = item_codes(*loaded[name], coder, slots[name], items, rule.tokens, settings.outlier_norm)
+            if name == "arm":
+                return {"arm": codes.numpy()}
+            theirs = _with_answers(answers["arm"], task, selection[task])
+            return {
+                "base": codes.numpy(),
+                "gradient": answer_gradients(*loaded[name], layer, theirs, rule.tokens).numpy(),
+            }
 
-        found[task][name] = cached(work.scratch / f"{name}-{task}.npz", read)["codes"]
+        found[task] |= cached(work.scratch / f"{name}-{task}.npz", read)
         progress.add()
     return found
+
+
+def _scores(
+    name: str,
+    coder: Crosscoder,
+    settings: LocaliseSettings,
+    seen: dict[str, dict[str, Floats]],
+    labels: dict[str, NDArray[np.bool_]],
+    alive_F: NDArray[np.bool_],
+) -> Scores:
+    """One of `SCORES`. A code may be doubled and its decoder halved: code differences are ranked with its norm."""
+    rows = {m: coder.decoder_rows(m).detach().double().cpu().numpy() for m in (BASE, settings.localisation.arm)}
+    base_FD, arm_FD = rows[BASE], rows[settings.localisation.arm]
+    if name == "code_difference":
+        values = {task: found["arm"] - found["base"] for task, found in seen.items()}
+        return Scores(values, labels, np.linalg.norm(arm_FD, axis=-1), alive_F)
+    values = {
+        task: found["arm"] * (found["gradient"] @ arm_FD.T) - found["base"] * (found["gradient"] @ base_FD.T)
+        for task, found in seen.items()
+    }
+    return Scores(values, labels, np.ones(len(arm_FD)), alive_F)
+
+
+def _table(
+    settings: LocaliseSettings,
+    scores: dict[str, Scores],
+    seen: dict[str, dict[str, Floats]],
+    labels: dict[str, NDArray[np.bool_]],
+) -> pd.DataFrame:
+    """One row a task and feature: every score, the one that counts, and the mean codes on the task's items."""
+    frames = []
+    for index, (task, found) in enumerate(seen.items()):
+        chosen = labels[task]
+        columns = {name: of.score_TF[index] for name, of in scores.items()}
+        for name in MODELS:
+            columns[f"mean_code_{name}"] = found[name][chosen].mean(axis=0) if chosen.any() else 0.0 * found[name][0]
+        columns["score"] = columns[settings.localisation.score]
+        frames.append(pd.DataFrame({"feature": np.arange(found["base"].shape[1]), "task": task, **columns}))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _with_answers(answers: pd.DataFrame, task: str, items: list[str]) -> list[Item]:
@@ -131,19 +179,20 @@ def _with_answers(answers: pd.DataFrame, task: str, items: list[str]) -> list[It
     return [Item(by_item[item]["prompt"].iloc[0], by_item[item]["response"].tolist()) for item in items]
 
 
-def _describe(settings: LocaliseSettings, scores: Scores) -> dict[str, Any]:
+def _describe(settings: LocaliseSettings, by_score: dict[str, Scores]) -> dict[str, Any]:
     rule = settings.localisation
+    scores = by_score[rule.score]
     kept_TF = scores.kept(rule.threshold)
     features = scores.ranked(kept_TF)[: rule.top]
-    weight_F = scores.strength()
     rng = np.random.default_rng(derive_seed(settings.seed, "localise", "permutations"))
     return {
         "arm": rule.arm,
         "tokens": rule.tokens,
+        "score": rule.score,
         "threshold": rule.threshold,
-        "change": rule.change,
         "features": features.tolist(),
-        "strength": weight_F[features].tolist(),
+        "strength": scores.strength()[features].tolist(),
+        "by_score": {name: of.ranked(of.kept(rule.threshold))[: rule.top].tolist() for name, of in by_score.items()},
         "reason": _reason(scores, kept_TF, rule.threshold),
         "passed_everywhere": int(scores.everywhere(kept_TF).sum()),
         "per_task": {
@@ -161,13 +210,14 @@ def _describe(settings: LocaliseSettings, scores: Scores) -> dict[str, Any]:
     }
 
 
-def _reason(scores: Scores, kept_TF: NDArray[np.bool_], threshold: float) -> str | None:
+def _reason(scores: Scores, kept_TF: NDArray[np.bool_], threshold: float | None) -> str | None:
     """Why the list is empty or rests on fewer tasks; None if all is as it should be."""
     without = [task for task in scores.tasks if not scores.labels[task].any()]
     if len(without) == len(scores.tasks):
         return "on no transfer task has base an item wrong that the arm has right"
     if not scores.everywhere(kept_TF).any():
-        return f"no feature exceeds {threshold:g} of the maximum on all of the transfer tasks that have such items"
+        rule = "has a positive mean score" if threshold is None else f"exceeds {threshold:g} of the maximum on all"
+        return f"no feature {rule} of the transfer tasks that have such items"
     if without:
         return f"{', '.join(without)}: no item that base has wrong and the arm right; left out of the intersection"
     return None

@@ -36,22 +36,17 @@ def matched_sets(rate_F: NDArray[np.float64], selected: Sequence[int], draws: in
     return sets
 
 
-def matched_shift(rows_FD: Tensor, selected: Sequence[int], steps_K: Tensor, stand_ins: Sequence[int]) -> Tensor:
+def matched_shift(rows_FD: Tensor, selected: Sequence[int], steps_KD: Tensor, stand_ins: Sequence[int]) -> Tensor:
     """The shift that amplifies the stand-ins instead of the selected features, of equal norm, [d].
 
-    Every stand-in injects along its own decoder row the norm that its partner injects, with the partner's sign; the
-    sum is rescaled to the norm of the selected features' shift.
+    Every stand-in injects along its own decoder row the norm that its partner injects, with the sign that the
+    partner's step has along the partner's row; the sum is rescaled to the norm of the selected features' shift.
     """
-    wanted_K = (steps_K[:, None] * rows_FD[list(selected)]).norm(dim=-1)[: len(stand_ins)]
+    count = len(stand_ins)
+    sign_K = (steps_KD * rows_FD[list(selected)]).sum(dim=-1).sign()[:count]
     unit_KD = torch.nn.functional.normalize(rows_FD[list(stand_ins)], dim=-1)
-    sign_K = steps_K.sign()[: len(stand_ins)]
-    total_D = ((sign_K * wanted_K)[:, None] * unit_KD).sum(dim=0)
-    return rescaled(total_D, shift_of(rows_FD, selected, steps_K).norm())
-
-
-def shift_of(rows_FD: Tensor, features: Sequence[int], steps_K: Tensor) -> Tensor:
-    """The decoded difference sum_k step_k W_dec,k, [d], raw units."""
-    return steps_K @ rows_FD[list(features)]
+    total_D = ((sign_K * steps_KD.norm(dim=-1)[:count])[:, None] * unit_KD).sum(dim=0)
+    return rescaled(total_D, steps_KD.sum(dim=0).norm())
 
 
 def random_direction(d: int, draw: int, seed: int) -> Tensor:

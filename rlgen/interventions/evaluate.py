@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from rlgen.errors import StudyError
 from rlgen.evaluation.harness import Harness
 from rlgen.features.attribution import read_features
 from rlgen.interventions import edits, effects
-from rlgen.interventions.controls import matched_sets, matched_shift, random_direction, shift_of
+from rlgen.interventions.controls import matched_sets, matched_shift, random_direction
 from rlgen.interventions.edits import Change, Contribution, Donor, Site
 from rlgen.models import device, edited, load_model, load_tokenizer
 from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
@@ -78,8 +79,9 @@ class Localised:
 
     arm: str
     features: list[int]
-    steps_K: Tensor
-    """Mean code in the arm minus mean code in base, on the selection items, mean over the transfer tasks."""
+    steps_KD: Tensor
+    """Decoded difference f^arm W_dec^arm - f^base W_dec^base of mean codes on the selection items, mean over the
+    transfer tasks, raw units."""
     measurement_items: dict[str, list[str]]
     crosscoder: Crosscoder
     rate_F: Any
@@ -91,14 +93,20 @@ class Localised:
         found = json.loads((localisation / "localisation.json").read_text())
         with_items = [task for task, row in found["per_task"].items() if row["n_items"]]
         scores = pd.read_parquet(localisation / "scores.parquet")
-        means = scores[scores["task"].isin(with_items)].groupby("feature")["score"].mean()
+        codes = scores[scores["task"].isin(with_items)].groupby("feature")[["mean_code_base", "mean_code_arm"]].mean()
         features = list(found["features"])
+        coder = Crosscoder.from_pretrained(crosscoder).to(device()).eval()
+        decoded = [
+            torch.tensor(codes[f"mean_code_{name}"].reindex(features).to_numpy(np.float32), device=device())[:, None]
+            * coder.decoder_rows(model).detach()[features]
+            for name, model in (("base", BASE), ("arm", found["arm"]))
+        ]
         return cls(
             arm=found["arm"],
             features=features,
-            steps_K=torch.tensor(means.reindex(features).to_numpy(np.float32), device=device()),
+            steps_KD=decoded[1] - decoded[0],
             measurement_items=found["measurement_items"],
-            crosscoder=Crosscoder.from_pretrained(crosscoder).to(device()).eval(),
+            crosscoder=coder,
             rate_F=read_features(diagnostics)["firing_rate"].to_numpy(np.float64),
         )
 
@@ -117,7 +125,8 @@ class Lab:
         names = self.coder.config.models
         self.slots = {"base": names.index(BASE), "arm": names.index(localised.arm)}
         self.rows_FD = self.coder.decoder_rows(self.slots["arm"]).detach()
-        self.shift_D = shift_of(self.rows_FD, localised.features, localised.steps_K)
+        self.shift_D = localised.steps_KD.sum(dim=0)
+        self.alpha = self._alpha()
         self.draws = matched_sets(localised.rate_F, localised.features, settings.draws, settings.seed)
 
     @property
@@ -131,7 +140,17 @@ class Lab:
     @property
     def changes_nothing(self) -> bool:
         """Whether there is nothing to edit: no feature, or strength 0."""
-        return not self.localised.features or self.settings.edit.alpha == 0
+        return not self.localised.features or self.alpha == 0
+
+    def _alpha(self) -> float:
+        """The edit's strength: as given, or such that the injected norm is as given."""
+        edit = self.settings.edit
+        norm = getattr(edit, "norm", None)
+        length = float(self.shift_D.norm())
+        if norm is None or length == 0:
+            return edit.alpha
+        usual = math.sqrt(self.coder.config.d) / float(self.coder.scale[self.slots["base"]])
+        return float(norm) * usual / length
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -196,10 +215,10 @@ class Lab:
             shift_D = self._matched_shift(draw)
         elif name == effects.DIRECTION:
             shift_D = self._direction(draw) * shift_D.norm()
-        return edits.shift(shift_D, self.settings.edit.alpha)
+        return edits.shift(shift_D, self.alpha)
 
     def _ablate(self, name: str, draw: int) -> Change:
-        alpha, slot = self.settings.edit.alpha, self.slots["arm"]
+        alpha, slot = self.alpha, self.slots["arm"]
         own = Contribution(self.coder, slot, self.localised.features)
         if name == effects.MATCHED:
             other = Contribution(self.coder, slot, self.draws[draw])
@@ -209,7 +228,7 @@ class Lab:
         return edits.ablate(own, alpha)
 
     def _matched_shift(self, draw: int) -> Tensor:
-        return matched_shift(self.rows_FD, self.localised.features, self.localised.steps_K, self.draws[draw])
+        return matched_shift(self.rows_FD, self.localised.features, self.localised.steps_KD, self.draws[draw])
 
     def _direction(self, draw: int) -> Tensor:
         return random_direction(self.coder.config.d, draw, self.settings.seed).to(self.rows_FD)
@@ -246,7 +265,7 @@ def _effects(lab: Lab, items: pd.DataFrame) -> dict[str, Any]:
         "model": BASE if lab.here == "base" else lab.localised.arm,
         "donor": BASE if lab.donor == "base" else lab.localised.arm,
         "layer": lab.layer,
-        "alpha": settings.edit.alpha,
+        "alpha": lab.alpha,
         "tokens": settings.edit.tokens,
         "samples": settings.samples,
         "features": lab.localised.features,

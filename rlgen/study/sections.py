@@ -362,12 +362,14 @@ class Localisation(Section):
     """The arm whose right answers are explained."""
     tokens: TokenSet = "last_prompt"
     """Where codes are averaged."""
-    threshold: Fraction = 0.2
-    """A feature is kept on a task if its score exceeds this share of the task's maximum. Paper: 0.2."""
-    change: Literal["raised", "either"] = "raised"
-    """Features whose code the arm raises (paper), or that it raises or lowers: then the score's magnitude counts."""
+    score: Literal["code_difference", "attribution"] = "code_difference"
+    """`code_difference`: mean code in the arm minus in base (paper). `attribution`: how much likelier the arm's own
+    answers become in base, to first order, when the feature's decoded difference is added to base."""
+    threshold: Fraction | None = 0.2
+    """A feature must exceed this share of the maximum score on every transfer task. Paper: 0.2. Null: its mean score
+    over the tasks must be positive, and no more."""
     top: PositiveInt = 20
-    """At most so many features are kept, by the norm of the shift that each would inject."""
+    """At most so many features are kept, by mean score (code differences are weighted with the decoder norm)."""
     selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each task's items used to select; interventions are measured on the others."""
     permutations: PositiveInt = 200
@@ -383,12 +385,20 @@ class Edit(Section):
     """The tokens whose residual stream is edited."""
 
 
+class Amplification(Edit):
+    """Adding a fixed shift."""
+
+    norm: PositiveFloat | None = None
+    """Injected norm, as a share of the mean norm of base's centred activations on the corpus; `alpha` then follows.
+    So expressed, one strength does for arms that moved far and arms that moved little."""
+
+
 class Interventions(Section):
     """Causal tests of the localised features, with their controls (METHOD: interventions)."""
 
     ablate: Edit = Edit()
     """In the arm: subtract the features' decoded contribution, token by token."""
-    amplify: Edit = Edit()
+    amplify: Amplification = Amplification()
     """In the base: add the features' mean decoded difference between arm and base."""
     draws: PositiveInt = 20
     """Random feature sets matched on firing rate and injected norm."""

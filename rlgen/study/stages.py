@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rlgen.errors import StudyError
 from rlgen.study.sections import (
     Activations,
+    Amplification,
     Attribution,
     Base,
     Corpus,
@@ -212,7 +213,7 @@ class LocaliseSettings(StageSettings):
 class InterveneSettings(StageSettings):
     """One of the two edits; the other's settings are left out, so that they do not rerun it."""
 
-    edit: Edit
+    edit: Amplification | Edit
     draws: int
     directions: int
     samples: int

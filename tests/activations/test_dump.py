@@ -1,5 +1,6 @@
 """Dumping: the activations that the model has, on the tokens that count, the same bytes whatever interrupts it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 from rlgen.activations.dump import dump
 from rlgen.activations.store import StoreReader
 from rlgen.activations.writer import StoreWriter
+from rlgen.data.corpus import CORPUS_JSON, DOCUMENTS, MASK, TOKENS
 from rlgen.data.miniature import build_tokenizer
 from rlgen.errors import StudyError
+from rlgen.stage import write_json
 from rlgen.study.sections import Activations
 from rlgen.study.stages import DumpSettings
 
@@ -48,6 +51,7 @@ def corpus(tmp_path_factory: Any) -> Path:
     np.save(folder / "tokens.npy", tokens)
     np.save(folder / "documents.npy", np.arange(tokens.size, dtype=np.int32).reshape(tokens.shape) // 30)
     np.save(folder / "mask.npy", mask)
+    write_json(folder / CORPUS_JSON, {"separate_documents": False})
     return folder
 
 
@@ -83,6 +87,23 @@ def test_activations_are_the_models(model: Path, corpus: Path, tmp_path: Path) -
     assert np.array_equal(reader.documents, np.load(corpus / "documents.npy")[kept])
     for index, layer in enumerate((1, 2)):
         np.testing.assert_allclose(reader.read(0, reader.tokens_total, layer), expected[:, index], atol=1e-5)
+
+
+def test_separate_documents_are_read_each_by_itself(model: Path, corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "corpus")
+    write_json(tmp_path / "corpus" / CORPUS_JSON, {"separate_documents": True})
+    dump(settings(), model=model, corpus=tmp_path / "corpus", out=tmp_path / "part-000.zarr")
+    reader = StoreReader([tmp_path / "part-000.zarr"])
+    network = AutoModelForCausalLM.from_pretrained(model)
+    tokens, documents, mask = (np.load(corpus / name) for name in (TOKENS, DOCUMENTS, MASK))
+    expected = []
+    for row, numbers, kept in zip(tokens, documents, mask, strict=True):
+        for number in np.unique(numbers):
+            alone = torch.from_numpy(row[numbers == number].astype(np.int64))[None]
+            with torch.no_grad():
+                found = network(input_ids=alone, output_hidden_states=True).hidden_states[1][0]
+            expected.append(found.numpy()[kept[numbers == number]])
+    np.testing.assert_allclose(reader.read(0, reader.tokens_total, 1), np.concatenate(expected), atol=1e-5)
 
 
 def test_bfloat16_is_stored_as_its_bits(model: Path, corpus: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rlgen.crosscoder.diagnostics import diagnose
 from rlgen.crosscoder.explained import Explained
 from rlgen.crosscoder.model import Crosscoder, CrosscoderConfig
 from rlgen.data.miniature import build_tokenizer
+from rlgen.stage import write_json
 from rlgen.study.sections import Activations
 from rlgen.study.sections import Crosscoder as Section
 from rlgen.study.stages import DumpSettings, FitSettings
@@ -31,6 +32,7 @@ def folder(tmp_path_factory: Any) -> Path:
     tokens = random.integers(3, 40, (24, 32)).astype(np.int32)
     (folder / "corpus").mkdir()
     np.save(folder / "corpus" / "tokens.npy", tokens)
+    write_json(folder / "corpus" / "corpus.json", {"separate_documents": False})
     np.save(folder / "corpus" / "documents.npy", np.zeros_like(tokens))
     np.save(folder / "corpus" / "mask.npy", np.arange(32)[None].repeat(24, axis=0) > 0)
     for seed, name in enumerate(("base", "rl")):

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 CORES ?= all
+WORKERS ?= auto
 export PATH := $(BIN):$(PATH)
 
 .DELETE_ON_ERROR:
@@ -24,10 +25,10 @@ demo: setup  ## the miniature study, from nothing to its report
 	@echo "Done. Open results/mini/report/index.html"
 
 test: setup  ## all tests
-	pytest
+	pytest --numprocesses $(WORKERS)
 
 test-quick: setup  ## the tests that take seconds
-	pytest -m "not slow"
+	pytest --numprocesses $(WORKERS) -m "not slow"
 
 lint: setup  ## style and types
 	ruff check .

@@ -23,6 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from rlgen.errors import StudyError
 from rlgen.study.stages import StageSettings
 
@@ -31,6 +33,8 @@ log = logging.getLogger("rlgen")
 MANIFEST = "manifest.json"
 _STATE = ".stage.json"
 _SCRATCH = ".scratch"
+_POLL = 0.5
+"""Seconds between looks at whether another process has ended."""
 _PACKAGES = ("rlgen", "torch", "transformers", "trl", "lm_eval", "zarr", "numpy", "pandas", "snakemake")
 
 
@@ -195,15 +199,48 @@ def versions() -> dict[str, str]:
 def _open(partial: Path, fingerprint: str) -> float:
     """Make the partial folder ready; returns the seconds that earlier runs worked in it."""
     state = partial / _STATE
-    if partial.exists():
-        if state.is_file():
-            found = json.loads(state.read_text())
-            if found["fingerprint"] == fingerprint:
-                return float(found["elapsed"])
+    _wait_for_owner(state)
+    elapsed = 0.0
+    if partial.exists() and not _continues(state, fingerprint):
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    write_json(state, {"fingerprint": fingerprint, "elapsed": 0.0})
-    return 0.0
+    if partial.exists():
+        elapsed = float(json.loads(state.read_text())["elapsed"])
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(state, {"fingerprint": fingerprint, "elapsed": elapsed, "owner": _owner()})
+    return elapsed
+
+
+def _continues(state: Path, fingerprint: str) -> bool:
+    """Whether a partial folder is of the same settings and inputs."""
+    return state.is_file() and bool(json.loads(state.read_text())["fingerprint"] == fingerprint)
+
+
+def _owner() -> dict[str, Any]:
+    """This process, so that it can be told from a later one of the same number."""
+    return {"host": platform.node(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+
+
+def _wait_for_owner(state: Path) -> None:
+    """Wait while another process of this machine works in the folder.
+
+    Snakemake killed leaves its jobs running: the same command, given again, must not write into their folders.
+    """
+    told = False
+    while state.is_file():
+        owner = json.loads(state.read_text())["owner"]
+        if owner["host"] != platform.node() or owner["pid"] == os.getpid() or not _lives(owner):
+            return
+        if not told:
+            log.info("waiting for process %d, which is at work in %s", owner["pid"], state.parent)
+            told = True
+        time.sleep(_POLL)
+
+
+def _lives(owner: Mapping[str, Any]) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(owner["pid"])
+        return bool(process.create_time() == owner["born"] and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _publish(partial: Path, out: Path) -> None:

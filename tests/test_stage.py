@@ -1,6 +1,8 @@
 """Partial folder, resume, atomic publish, manifest."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from rlgen.errors import StudyError
 from rlgen.stage import content_digest, read_manifest, stage
 from rlgen.study.stages import PerturbSettings
 
+ROOT = Path(__file__).parents[1]
 SETTINGS = PerturbSettings(seed=3)
 
 
@@ -102,3 +105,32 @@ def test_manifest_is_json_of_one_digest(tmp_path: Path, source: Path) -> None:
     make(second, source)
     digests = [json.loads((p / "manifest.json").read_text())["digest"] for p in (first, second)]
     assert digests[0] == digests[1]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from tests.test_stage import SETTINGS
+from rlgen.stage import stage
+source, out = map(Path, sys.argv[1:])
+with stage("perturb", SETTINGS, {"source": source}, out) as work:
+    (work.folder / "first").write_text("by the other process")
+    print("at work", flush=True)
+    time.sleep(2)
+    (work.folder / "second").write_text("by the other process")
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_waits_for_another_process_at_work_there(tmp_path: Path, source: Path, killed: bool) -> None:
+    out = tmp_path / "artifact"
+    other = subprocess.Popen([sys.executable, "-c", HOLDER, source, out], stdout=subprocess.PIPE, cwd=ROOT)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"at work\n"
+    if killed:
+        other.kill()
+        other.wait(timeout=10)
+    did = make(out, source)
+    assert other.wait(timeout=10) == (-9 if killed else 0)
+    assert did == (["second"] if killed else ["first", "second"])
+    assert sorted(p.name for p in out.iterdir()) == ["first", "manifest.json", "second"]

@@ -22,7 +22,7 @@ def _points(value: float) -> str:
     return words.points(value, 0)
 
 
-def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold: float, fill: str) -> str:
+def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold: float | None, fill: str) -> str:
     """A task's features by rank of score, as a share of its highest; the localised ones stand out.
 
     `scores` has columns feature and score, one row a feature of this task.
@@ -35,10 +35,10 @@ def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold
     floor = max(min(float(shares.min()), 0.0), -0.25)
     plot = Plot((330, 220), f"Scores on {task}", (1, last), (floor, 1.05), (12, 10, 36, 48), log_x=True)
     plot.y_axis(ticks(floor, 1, 5), words.number, "score / highest score")
-    plot.line((plot.left, plot.y(threshold)), (plot.right, plot.y(threshold)), "bad", 1.2, "5 3")
-    above = int((shares > threshold).sum())
-    label = f"threshold {threshold:g}: {above} kept"
-    plot.text((plot.right, plot.y(threshold) - 5), label, 11, "bad", text_anchor="end")
+    if threshold is not None:
+        plot.line((plot.left, plot.y(threshold)), (plot.right, plot.y(threshold)), "bad", 1.2, "5 3")
+        label = f"threshold {threshold:g}: {int((shares > threshold).sum())} kept"
+        plot.text((plot.right, plot.y(threshold) - 5), label, 11, "bad", text_anchor="end")
     place = [(plot.x(rank + 1), plot.y(max(share, floor))) for rank, share in enumerate(shares)]
     kept = top["feature"].isin(chosen).to_numpy()
     plot.dots((spot for spot, own in zip(place, kept, strict=True) if not own), "soft", 4, stroke_opacity=0.55)
@@ -51,18 +51,19 @@ def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold
     return plot.svg()
 
 
-def threshold_curve(curve: Sequence[Block], threshold: float, null: Block | None) -> str:
+def threshold_curve(curve: Sequence[Block], threshold: float | None, null: Block | None) -> str:
     """How many features survive in every transfer task as the threshold rises; the null's range beside it."""
     kept = [row["kept"] for row in curve]
     most = max([*kept, 1])
     ends = (min(row["threshold"] for row in curve), max(row["threshold"] for row in curve))
     plot = Plot((330, 220), "Features kept by threshold", ends, (0, most), (12, 12, 36, 48))
     plot.y_axis(ticks(0, most, 4), lambda v: f"{v:g}", "features kept in all tasks")
-    plot.line((plot.x(threshold), plot.top), (plot.x(threshold), plot.bottom), "bad", 1.2, "5 3")
     spots = [(plot.x(row["threshold"]), plot.y(row["kept"])) for row in curve]
     plot.path(spots, "ink")
     plot.dots(spots, "ink", 5)
-    if null is not None:
+    if threshold is not None:
+        plot.line((plot.x(threshold), plot.top), (plot.x(threshold), plot.bottom), "bad", 1.2, "5 3")
+    if threshold is not None and null is not None:
         low, high = (plot.y(min(null[key], most)) for key in ("low", "high"))
         title = f"permuted labels: {null['low']:g} to {null['high']:g}"
         plot.rect(plot.x(threshold) + 5, high, 5, max(low - high, 2), "soft", title=title)

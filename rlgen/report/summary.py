@@ -125,7 +125,10 @@ def _localisation(paths: Layout, crosscoder: str) -> dict[str, Any]:
     folder = paths.localisation(crosscoder)
     settings = Localisation.model_validate(read_manifest(folder)["settings"]["localisation"])
     chosen = {"crosscoder": crosscoder, "arm": settings.arm, "tokens": settings.tokens, "top": settings.top}
-    return {**read_json(folder / "localisation.json"), **chosen, "threshold": settings.threshold}
+    found = read_json(folder / "localisation.json")
+    paper = found.get("by_score", {}).get("code_difference", [])
+    beside = {"paper_features": paper, "shared_with_paper": len(set(paper) & set(found["features"]))}
+    return {"score": settings.score, **found, **chosen, **beside, "threshold": settings.threshold}
 
 
 def _interventions(paths: Layout) -> dict[str, Any]:

@@ -121,6 +121,21 @@ def test_the_stage_finds_the_features_that_the_arm_raises(world: dict[str, objec
     assert (np.diff(found["strength"]) <= 0).all()
 
 
+def test_both_scores_stand_in_the_table(world: dict[str, object], tmp_path: Path) -> None:
+    rule = SETTINGS.localisation.model_copy(update={"score": "attribution", "threshold": None})
+    settings = SETTINGS.model_copy(update={"localisation": rule})
+    localise(settings, **world, out=tmp_path / "out")  # type: ignore[arg-type]
+    found = json.loads((tmp_path / "out" / "localisation.json").read_text())
+    scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    assert found["features"] == found["by_score"]["attribution"]
+    assert (scores["score"] == scores["attribution"]).all()
+    difference = scores["mean_code_arm"] - scores["mean_code_base"]
+    alive = scores["feature"] != 0
+    np.testing.assert_allclose(scores["code_difference"][alive], difference[alive], atol=1e-6)
+    mean = scores.groupby("feature")["attribution"].mean()
+    assert set(found["features"]) == set(mean[mean > 0].nlargest(SETTINGS.localisation.top).index)
+
+
 def test_without_an_item_the_list_is_empty_and_says_why(world: dict[str, object], tmp_path: Path) -> None:
     evaluations = world["evaluations"]
     assert isinstance(evaluations, dict)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlgen.interventions.controls import WINDOW, matched_sets, matched_shift, random_direction, shift_of
+from rlgen.interventions.controls import WINDOW, matched_sets, matched_shift, random_direction
 
 RATES = np.concatenate([np.zeros(50), np.geomspace(1e-4, 0.5, 450)])
 SELECTED = [60, 200, 201, 400]
@@ -37,9 +37,9 @@ def test_with_too_few_features_sets_are_smaller() -> None:
 def test_a_matched_shift_has_the_norm_of_the_shift(steps: list[float], seed: int) -> None:
     rows_FD = torch.randn(20, 16, generator=torch.Generator().manual_seed(seed))
     selected, stand_ins = list(range(len(steps))), list(range(10, 10 + len(steps)))
-    steps_K = torch.tensor(steps)
-    wanted = shift_of(rows_FD, selected, steps_K).norm()
-    found_D = matched_shift(rows_FD, selected, steps_K, stand_ins)
+    steps_KD = torch.tensor(steps)[:, None] * rows_FD[selected]
+    wanted = steps_KD.sum(dim=0).norm()
+    found_D = matched_shift(rows_FD, selected, steps_KD, stand_ins)
     torch.testing.assert_close(found_D.norm(), wanted, rtol=1e-4, atol=1e-5)
     if len(steps) == 1:
         assert torch.sign(found_D @ rows_FD[10]) == np.sign(steps[0])

@@ -10,7 +10,7 @@ import pytest
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.errors import StudyError
 from rlgen.interventions.evaluate import Condition, Lab, intervene
-from rlgen.study.sections import Edit
+from rlgen.study.sections import Amplification, Edit
 from rlgen.study.stages import InterveneSettings
 from tests.features.planted import write_rates
 from tests.interventions.conftest import EVALUATION
@@ -120,3 +120,12 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
 def test_an_unknown_edit_is_refused(given: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="ablate"):
         intervene("delete", SETTINGS, **given, out=tmp_path / "out")
+
+
+def test_a_strength_given_as_a_norm_is_the_injected_norm(given: dict[str, Any], tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"edit": Amplification(norm=0.3, tokens="last_prompt")})
+    intervene("amplify", settings, **given, out=tmp_path / "amplify")
+    _, found = read(tmp_path / "amplify")
+    coder = Crosscoder.from_pretrained(given["crosscoder"])
+    usual = coder.config.d**0.5 / float(coder.scale[0])  # activations are scaled to a mean norm of sqrt(d)
+    assert found["alpha"] * found["shift_norm"] == pytest.approx(0.3 * usual)

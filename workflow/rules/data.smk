@@ -5,7 +5,7 @@ rule problems:
     output:
         directory(paths.problems),
     params:
-        settings=stages.ProblemsSettings.of(study).canonical(),
+        settings=lambda w: stages.ProblemsSettings.of(study).canonical(),
     log:
         paths.log("problems"),
     benchmark:
@@ -40,7 +40,7 @@ rule corpus:
     output:
         directory(paths.corpus),
     params:
-        settings=stages.CorpusSettings.of(study).canonical(),
+        settings=lambda w: stages.CorpusSettings.of(study).canonical(),
     log:
         paths.log("corpus"),
     benchmark:

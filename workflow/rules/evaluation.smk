@@ -8,7 +8,7 @@ rule evaluate:
     output:
         directory(paths.evaluation("{model}")),
     params:
-        settings=stages.EvaluateSettings.of(study).canonical(),
+        settings=lambda w: stages.EvaluateSettings.of(study).canonical(),
         tasks=lambda w, input: each("--task", input.tasks),
     log:
         paths.log("evaluate", "{model}"),

@@ -8,7 +8,7 @@ rule attribute:
     output:
         directory(paths.attribution("{crosscoder}")),
     params:
-        settings=stages.AttributeSettings.of(study).canonical(),
+        settings=lambda w: stages.AttributeSettings.of(study).canonical(),
     log:
         paths.log("attribute", "{crosscoder}"),
     benchmark:
@@ -58,7 +58,7 @@ if study.localisation:
         output:
             directory(paths.localisation(study.localisation.crosscoder)),
         params:
-            settings=stages.LocaliseSettings.of(study).canonical(),
+            settings=lambda w: stages.LocaliseSettings.of(study).canonical(),
             tasks=lambda w, input: each("--task", input.tasks),
         log:
             paths.log("localise"),

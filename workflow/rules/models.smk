@@ -6,7 +6,7 @@ if rules_of.pretrained:
         output:
             directory(paths.model(BASE)),
         params:
-            settings=stages.PretrainSettings.of(study).canonical(),
+            settings=lambda w: stages.PretrainSettings.of(study).canonical(),
         log:
             paths.log("pretrain"),
         benchmark:
@@ -89,7 +89,7 @@ if study.nulls:
         output:
             directory(paths.model(NOISE)),
         params:
-            settings=stages.PerturbSettings.of(study).canonical(),
+            settings=lambda w: stages.PerturbSettings.of(study).canonical(),
         log:
             paths.log("perturb"),
         benchmark:

@@ -10,7 +10,7 @@ rule summary:
     output:
         paths.summary,
     params:
-        settings=stages.SummarySettings.of(study).canonical(),
+        settings=lambda w: stages.SummarySettings.of(study).canonical(),
         root=paths.root,
     log:
         paths.log("summary"),
@@ -29,7 +29,7 @@ rule report:
     output:
         directory(paths.report),
     params:
-        settings=stages.ReportSettings.of(study).canonical(),
+        settings=lambda w: stages.ReportSettings.of(study).canonical(),
         root=paths.root,
     log:
         paths.log("report"),

@@ -1,0 +1,47 @@
+"""A real pretrained model, real text and real tasks, and a reward of the user's own, through the same rules."""
+
+import html
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.workflow.study_run import ROOT, snakemake
+
+CHANCE = {"arc_challenge": 0.25, "openbookqa": 0.25, "sciq": 0.25, "piqa": 0.5}
+
+
+@pytest.mark.slow
+def test_a_real_model_passes_every_stage(real_data: Path, real_model: Path, tmp_path: Path) -> None:
+    study = with_data_at(real_data, real_model, tmp_path / "stories260k.yaml")
+    shutil.copytree(ROOT / "tests/studies", tmp_path / "tests/studies")  # rewards are found in the working directory
+    snakemake(tmp_path, study, timeout=3000)
+
+    results = tmp_path / "results/stories260k"
+    summary = json.loads((results / "summary.json").read_text())
+    assert summary["accuracy"].keys() == {"base", "sft", "rl"}
+    for accuracies in summary["accuracy"].values():
+        assert {task: found["n"] for task, found in accuracies.items()} == dict.fromkeys(CHANCE, 200)
+        for task, found in accuracies.items():
+            assert CHANCE[task] - 0.2 < found["value"] < CHANCE[task] + 0.1, task  # below: the shortest choice wins
+
+    rewards = pd.read_parquet(results / "models/rl/curves.parquet")["rewards/contains_asked_word/mean"]
+    assert rewards.iloc[0] < 0.3
+    assert rewards.iloc[-1] > 0.7
+
+    page = html.unescape((results / "report/index.html").read_text())
+    assert yaml.safe_load(study.read_text())["report"]["note"] in page
+    assert "Nothing to be done" in snakemake(tmp_path, study, "--dry-run")
+
+
+def with_data_at(data: Path, model: Path, copy: Path) -> Path:
+    """The study, its data where they are on this machine."""
+    text = (ROOT / "tests/studies/stories260k.yaml").read_text()
+    places = {"../shared/models/stories260k": model, "../shared/data": data}
+    for place, here in places.items():
+        text = text.replace(place, str(here))
+    copy.write_text(text)
+    return copy

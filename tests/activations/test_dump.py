@@ -170,7 +170,7 @@ def test_broken_weights_are_named(model: Path, corpus: Path, tmp_path: Path) -> 
 
 def test_a_corpus_of_another_tokenizer_is_refused(model: Path, corpus: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", np.load(corpus / "tokens.npy") + 60)
-    for name in ("documents.npy", "mask.npy"):
-        np.save(tmp_path / name, np.load(corpus / name))
+    for name in (DOCUMENTS, MASK, CORPUS_JSON):
+        shutil.copy(corpus / name, tmp_path)
     with pytest.raises(StudyError, match="knows 64 token ids, the corpus holds id 99"):
         dump(settings(), model=model, corpus=tmp_path, out=tmp_path / "out")

@@ -27,9 +27,9 @@ def test_answers_are_those_of_the_task(name: str) -> None:
         assert item.answer == str(KNOWN[name](item.prompt.split()[2]))
 
 
-def test_difference_runs_over_the_digits() -> None:
-    item = TASKS["dif"].item("52960")
-    assert (item.values, item.answer) == ("53600", "0")
+def test_a_run_starts_anew_after_another_letter() -> None:
+    item = TASKS["run"].item("abhcd")
+    assert (item.values, item.answer) == ("12012", "2")
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
@@ -55,8 +55,8 @@ def test_thinking_is_right_and_guessing_as_often_as_asked(seed: int, name: str) 
     thought = document(item, "think", 0.0, rng)
     assert thought.startswith(item.prompt)
     assert read_answer(thought.removeprefix(item.prompt)) == item.answer
-    assert document(item, "guess", 1.0, rng) == item.prompt + item.answer
-    wrong = document(item, "guess", 0.0, rng).removeprefix(item.prompt)
+    assert document(item, "guess", 1.0, rng) == f"{item.prompt}={item.answer}"
+    wrong = document(item, "guess", 0.0, rng).removeprefix(f"{item.prompt}=")
     assert wrong != item.answer
     assert wrong in TASKS[name].answers
     assert read_answer(miniature.teacher_solution(item)) == item.answer
@@ -73,12 +73,12 @@ def test_reading_an_answer(response: str, answer: str) -> None:
 def test_the_mixture_follows_its_rates_and_its_seed() -> None:
     texts = list(islice(mixture(np.random.default_rng(3), 0.3, 0.3), 6000))
     assert texts[:100] == list(islice(mixture(np.random.default_rng(3), 0.3, 0.3), 100))
-    thinks = np.array(["=" in text for text in texts])
+    thinks = np.array([not text.rpartition(" ")[2].startswith("=") for text in texts])
     assert thinks.mean() == pytest.approx(0.3, abs=0.03)
     right = [
         TASKS[name].item(rest).answer == answer
         for text in texts
-        if "=" not in text
+        if text.rpartition(" ")[2].startswith("=")
         for name, rest, answer in [(text.split()[1], text.split()[2], text[-1])]
     ]
     assert np.mean(right) == pytest.approx(0.3, abs=0.03)

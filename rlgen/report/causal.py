@@ -19,7 +19,7 @@ _SHOWN = 300
 
 
 def _points(value: float) -> str:
-    return words.points(value, 0)
+    return words.points(value).removesuffix(".0")
 
 
 def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold: float | None, fill: str) -> str:
@@ -46,6 +46,10 @@ def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold
         (place[i], int(top["feature"].iloc[i]), float(shares[i])) for i in range(len(top)) if kept[i]
     ):
         plot.add("circle", None, f"feature {feature}: {share:.2f}", cx=x, cy=y, r=4.2, fill=colour(fill))
+    beyond = len(chosen) - int(kept.sum())
+    if beyond:
+        said = f"{beyond} localised beyond rank {len(top)}"
+        plot.text((plot.right, plot.top + 24), said, 11, text_anchor="end")
     marks = [mark for mark in (1, 3, 10, 30, 100, 300) if mark <= last]
     plot.x_axis(marks, lambda v: f"{v:g}", "rank (log)")
     return plot.svg()

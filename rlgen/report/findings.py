@@ -16,6 +16,8 @@ TRANSFER_LOSS = -0.15
 AMPLIFIED_GAIN = 0.15
 RANDOM_FACTOR = 2.0
 MOST_FEATURES = 20
+FEWEST_DRAWS = 19
+"""With fewer random draws than this, an effect beyond all of them still has p > 0.05."""
 SAME_ITEMS = "base, same items"
 
 Finding = dict[str, Any]
@@ -36,6 +38,14 @@ def _finding(
 
 def _interval(block: Mapping[str, Any]) -> dict[str, Any]:
     return {key: block[key] for key in ("low", "high", "n") if block.get(key) is not None}
+
+
+def _against_draws(found: Finding, block: Mapping[str, Any]) -> Finding:
+    """The finding, its control named with the number of draws; it cannot hold against too few."""
+    draws = block["matched_random"]["draws"]
+    enough = draws >= FEWEST_DRAWS
+    control = f"{found['control']} of {draws} matched random sets" + ("" if enough else ", too few to tell")
+    return {**found, "control": control, "holds": found["holds"] and enough}
 
 
 def _accuracies(summary: Mapping[str, Any]) -> Iterator[Finding]:
@@ -83,8 +93,10 @@ def _amplified(summary: Mapping[str, Any]) -> Iterator[Finding]:
         yield _finding(claim, effect, ">=", AMPLIFIED_GAIN, "points", "a fixed bound", **interval)
         q95 = block["matched_random"]["q95"]
         claim = f"… and by more than twice as much as matched random features do, on {group} tasks"
-        control = f"twice the 95th percentile of {block['matched_random']['draws']} matched random sets"
-        yield _finding(claim, effect, ">", RANDOM_FACTOR * max(q95, 0.0), "points", control, **interval)
+        found = _finding(
+            claim, effect, ">", RANDOM_FACTOR * max(q95, 0.0), "points", "twice the 95th percentile", **interval
+        )
+        yield _against_draws(found, block)
 
 
 def _ablated(summary: Mapping[str, Any]) -> Iterator[Finding]:
@@ -94,9 +106,9 @@ def _ablated(summary: Mapping[str, Any]) -> Iterator[Finding]:
     for group, block in (("transfer", edit), ("unseen", edit.get("unseen"))):
         if block is not None:
             claim = f"Ablating them in {edit['model']} costs more on {group} tasks than matched random features do"
-            control = f"5th percentile of {block['matched_random']['draws']} matched random sets"
             bound = min(block["matched_random"]["q05"], 0.0)
-            yield _finding(claim, block["effect"], "<", bound, "points", control, **_interval(block))
+            found = _finding(claim, block["effect"], "<", bound, "points", "5th percentile", **_interval(block))
+            yield _against_draws(found, block)
 
 
 def _nulls(summary: Mapping[str, Any]) -> Iterator[Finding]:

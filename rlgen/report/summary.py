@@ -142,7 +142,8 @@ def _interventions(paths: Layout) -> dict[str, Any]:
         groups = effects.pop("groups")
         if groups.get("transfer") is not None:
             rest = {group: groups.get(group) for group in ("unseen", "train_domain")}
-            found[edit] = {**effects, **groups["transfer"], **rest}
+            norm = read_manifest(paths.intervention(edit))["settings"].get("edit", {}).get("norm")
+            found[edit] = {**effects, "norm": norm, **groups["transfer"], **rest}
     return found
 
 

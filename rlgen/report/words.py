@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rlgen.report.findings import FEWEST_DRAWS
+
 Block = Mapping[str, Any]
 
 NOTHING = "\N{EN DASH}"
@@ -145,14 +147,16 @@ def _causes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{verb} the {count} localised feature{'s' if count > 1 else ''} in {block['model']} changes mean "
             f"transfer accuracy by {points(block['effect'])} points {interval(block, signed=True)}. "
             f"{matched['draws']} matched random sets lie between {points(matched['q05'])} and {points(matched['q95'])} "
-            f"(5% to 95%): the effect is {apart(block)}. The ceiling, exchanging all activations at that layer, is "
-            f"{points(block['ceiling'])}.",
+            f"(5% to 95%): the effect is {apart(block)}. The ceiling, exchanging all activations of that layer at the "
+            f"same tokens, is {points(block['ceiling'])}; an edit may exceed it.",
         )
 
 
 def apart(block: Block) -> str:
     """Whether an effect lies beyond its matched random draws, in words."""
     matched = block["matched_random"]
+    if matched["draws"] < FEWEST_DRAWS:
+        return f"not told apart from what matched features do ({matched['draws']} draws are too few)"
     if block["effect"] > max(matched["q95"], 0) or block["effect"] < min(matched["q05"], 0):
         return "beyond what matched features do"
     return "not told apart from what matched features do"

@@ -53,6 +53,14 @@ def test_it_is_the_slope_of_the_log_probability_under_a_shift(tmp_path: Path, to
         assert float(gradient_D.double() @ direction_D) == pytest.approx(sum(slopes) / len(slopes), rel=1e-2, abs=1e-4)
 
 
+def test_a_shift_of_all_tokens_is_one_of_the_prompt_and_one_of_the_answer(tmp_path: Path) -> None:
+    base = make_arms(tmp_path)["base"]
+    model, tokenizer = load_model(base), load_tokenizer(base)
+    found = {tokens: answer_gradients(model, tokenizer, LAYER, ITEMS, tokens) for tokens in ("all", "prompt", "answer")}
+    assert found["answer"].any()
+    torch.testing.assert_close(found["all"], found["prompt"] + found["answer"])
+
+
 def test_an_item_without_an_answer_has_none(tmp_path: Path) -> None:
     base = make_arms(tmp_path)["base"]
     found_ID = answer_gradients(load_model(base), load_tokenizer(base), LAYER, [Item("Q max 1\nA ", [""])], "prompt")

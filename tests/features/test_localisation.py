@@ -11,12 +11,12 @@ import torch
 from rlgen.data.tasks import make_task, read_items
 from rlgen.errors import StudyError
 from rlgen.features.codes import Item, item_codes, mark
-from rlgen.features.localisation import localise, split_items, wrong_then_right
+from rlgen.features.localisation import SCORES, _scores, localise, split_items, wrong_then_right
 from rlgen.models import load_model, load_tokenizer, residuals
 from rlgen.study.sections import Evaluation, Localisation, MiniatureTask
 from rlgen.study.stages import LocaliseSettings, TaskSettings
 from tests.features.arms import LAYER, make_arms, make_crosscoder
-from tests.features.planted import write_rates
+from tests.features.planted import planted, write_rates
 
 SETTINGS = LocaliseSettings(
     localisation=Localisation(crosscoder="base-rl", arm="rl", permutations=20, top=5),
@@ -134,6 +134,26 @@ def test_both_scores_stand_in_the_table(world: dict[str, object], tmp_path: Path
     np.testing.assert_allclose(scores["code_difference"][alive], difference[alive], atol=1e-6)
     mean = scores.groupby("feature")["attribution"].mean()
     assert set(found["features"]) == set(mean[mean > 0].nlargest(SETTINGS.localisation.top).index)
+
+
+def test_attribution_finds_what_matters_and_not_what_is_big() -> None:
+    """The answer needs direction 0 only. Feature 0 adds it a little; 1 adds much of another; 2 takes it away; 3 adds it
+    in base as much as in the arm; 4 is as active in both, but only the arm's decoder has it."""
+    directions = torch.eye(8)
+    arm_FD = torch.stack([directions[0], 3 * directions[1], -directions[0], directions[0], 0.5 * directions[0]])
+    base_FD = torch.stack([*arm_FD[:4], directions[2]])
+    coder = planted(["base", "rl"], torch.stack([base_FD, arm_FD]))
+    items = {"base": np.array([0, 0, 0, 2.0, 1.0]), "arm": np.array([0.2, 5.0, 4.0, 2.0, 1.0])}
+    seen = {
+        task: {name: np.tile(codes_F, (6, 1)) for name, codes_F in items.items()}
+        | {"gradient": np.tile(slope * np.eye(8)[0], (6, 1))}
+        for task, slope in (("max", 2.0), ("cnt", 4.0))
+    }
+    labels = {task: np.arange(6) < 3 for task in seen}
+    found = {name: _scores(name, coder, SETTINGS, seen, labels, np.ones(5, dtype=bool)) for name in SCORES}
+    assert found["attribution"].ranked(found["attribution"].kept(None)).tolist() == [4, 0]
+    np.testing.assert_allclose(found["attribution"].strength(), [3 * 0.2, 0, -3 * 4, 0, 3 * 0.5], atol=1e-6)
+    assert found["code_difference"].ranked(found["code_difference"].kept(None)).tolist() == [1, 2, 0]
 
 
 def test_without_an_item_the_list_is_empty_and_says_why(world: dict[str, object], tmp_path: Path) -> None:

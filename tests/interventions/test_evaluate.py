@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.errors import StudyError
-from rlgen.interventions.evaluate import Condition, Lab, intervene
+from rlgen.interventions.evaluate import Condition, Lab, Localised, intervene
 from rlgen.study.sections import Amplification, Edit
 from rlgen.study.stages import InterveneSettings
 from tests.features.planted import write_rates
@@ -129,3 +130,22 @@ def test_a_strength_given_as_a_norm_is_the_injected_norm(given: dict[str, Any], 
     coder = Crosscoder.from_pretrained(given["crosscoder"])
     usual = coder.config.d**0.5 / float(coder.scale[0])  # activations are scaled to a mean norm of sqrt(d)
     assert found["alpha"] * found["shift_norm"] == pytest.approx(0.3 * usual)
+
+
+def test_every_draw_injects_the_norm_that_the_edit_does(given: dict[str, Any], coder: Crosscoder) -> None:
+    localised = Localised.read(given["localisation"], given["crosscoder"], given["diagnostics"])
+    base_FD, arm_FD = (coder.decoder_rows(slot).detach()[[3, 11, 17]] for slot in (0, 1))
+    codes_K = 2.0 + torch.tensor([3, 11, 17]) / 10
+    torch.testing.assert_close(localised.steps_KD, codes_K[:, None] * arm_FD - base_FD)
+    settings = SETTINGS.model_copy(update={"edit": Amplification(norm=0.3)})
+    lab = Lab("amplify", settings, localised, given["models"], given["tasks"])
+    nothing_ND = torch.zeros(1, coder.config.d)
+    draws = [
+        condition for condition in lab.conditions if condition[0] in ("effect", "matched_random", "random_direction")
+    ]
+    assert len(draws) == 1 + 3 + 2
+    for condition in draws:
+        change = lab.change(condition)
+        assert change is not None
+        injected = change(nothing_ND, torch.ones(1, 1, dtype=torch.bool)).norm()
+        assert float(injected) == pytest.approx(0.3 * coder.config.d**0.5 / float(coder.scale[0]), rel=1e-4)

@@ -39,6 +39,9 @@ class Tree:
     base_base_outside: int = 0
     amplified: float = 0.29
     ablated: float = -0.09
+    draws: int = 20
+    attribution: bool = False
+    """Features are ranked by attribution, without a threshold, and amplified to a norm."""
 
     def __post_init__(self) -> None:
         self.paths = Layout(self.root)
@@ -180,14 +183,20 @@ class Tree:
 
     def _localisation(self) -> None:
         folder = self.paths.localisation("base-rl")
-        chosen = {"crosscoder": "base-rl", "arm": "rl", "top": 10}
+        chosen: dict[str, Any] = {"crosscoder": "base-rl", "arm": "rl", "top": 10}
+        chosen |= {"score": "attribution", "threshold": None} if self.attribution else {}
         self._manifest(folder, "localise", {"localisation": chosen, "transfer": self.tasks["transfer"]})
         frames, per_task = [], {}
         for task in self.tasks["transfer"]:
             score = self.rng.exponential(0.08, FEATURES) - 0.05
             score[:10] += np.linspace(2.0, 0.6, 10)
-            codes = {"mean_code_base": 0.1, "mean_code_arm": 0.1 + score}
-            frames.append(pd.DataFrame({"feature": range(FEATURES), "task": task, "score": score, **codes}))
+            columns = {
+                "code_difference": score,
+                "attribution": score,
+                "mean_code_base": 0.1,
+                "mean_code_arm": 0.1 + score,
+            }
+            frames.append(pd.DataFrame({"feature": range(FEATURES), "task": task, **columns, "score": score}))
             kept = int((score > 0.2 * score.max()).sum())
             per_task[task] = {"n_items": 27, "n_selection": 60, "kept": kept, "maximum": float(score.max())}
         pd.concat(frames).to_parquet(folder / "scores.parquet")
@@ -195,6 +204,9 @@ class Tree:
         curve = [{"threshold": step / 20, "kept": round(90 * np.exp(-step / 2)) + 4} for step in range(20)]
         found = {
             "features": list(range(10)),
+            "by_score": {"attribution": list(range(10)), "code_difference": [3, 7, *range(200, 208)]},
+            "score": chosen.get("score", "code_difference"),
+            "threshold": chosen.get("threshold", 0.2),
             "per_task": per_task,
             "threshold_curve": curve,
             "reason": None,
@@ -213,7 +225,9 @@ class Tree:
         }
         effects: dict[str, Any] = {"likeness": dict.fromkeys(self.tasks, likeness)}
         effects |= {"edit": edit, "model": model, "alpha": alpha, "tokens": "last_prompt", "features": list(range(10))}
-        self._manifest(self.paths.intervention(edit), "intervene", {})
+        effects["shift_norm"] = 5.5
+        normed = self.attribution and edit == "amplify"
+        self._manifest(self.paths.intervention(edit), "intervene", {"edit": {"norm": 0.7} if normed else {}})
         write_json(self.paths.intervention(edit) / "effects.json", {**effects, "tasks": tasks, "groups": groups})
 
     def _block(self, edit: str, effect: float, n: int) -> dict[str, Any]:
@@ -221,7 +235,7 @@ class Tree:
             values = self.rng.normal(-0.02, spread, 20)
             q05, q95 = np.quantile(values, [0.05, 0.95])
             found = {"mean": float(values.mean()), "q05": float(q05), "q95": float(q95), "p": 1 / 21}
-            return {**found, "draws": 20, "values": values.tolist()}
+            return {**found, "draws": self.draws, "values": values.tolist()}
 
         effect += float(self.rng.normal(0, 0.02))
         block = {"baseline": 0.47, "effect": effect, "low": effect - 0.06, "high": effect + 0.06, "n": n}

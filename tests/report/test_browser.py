@@ -77,3 +77,16 @@ def test_nothing_sticks_out(page: Path, tmp_path: Path, width: int) -> None:
     found = re.search(r"<title>(\d+),(\d+),(\d+)</title>", dom)
     assert found is not None
     assert [int(text) for text in found.groups()] == [width, width, 0]
+
+
+def test_no_table_is_cut_at_a_desktops_width(tree: Tree, tmp_path: Path) -> None:
+    """With the longest of the paper's task names, which also bring a column of its numbers."""
+    tree.tasks = {"train_domain": ["math500"], "transfer": ["arc_challenge", "openbookqa"], "unseen": ["piqa"]}
+    script = """<script>document.title = [...document.querySelectorAll(".scroll")].filter(
+        box => box.scrollWidth > box.clientWidth).map(box => box.closest("section").id).join()</script>"""
+    page = tmp_path / "page.html"
+    page.write_text(tree.write().report() + script)
+    dom = browse(page, tmp_path / "profile", 1280, 900, "--dump-dom")
+    found = re.search(r"<title>(.*?)</title>", dom)
+    assert found is not None
+    assert found.group(1) == ""

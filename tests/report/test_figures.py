@@ -96,9 +96,27 @@ def test_score_plot_counts_what_passes_and_marks_the_chosen() -> None:
     assert [circle["r"] for circle in elements(svg, "circle")] == ["4.2", "4.2"]
 
 
+def test_score_plot_counts_the_chosen_that_it_does_not_reach() -> None:
+    scores = pd.DataFrame({"feature": range(1000), "score": np.linspace(1.0, -1.0, 1000)})
+    assert "2 localised beyond rank 300" in causal.score_plot("max", scores, [0, 400, 999], None, "m2")
+    assert "beyond rank" not in causal.score_plot("max", scores, [0, 299], None, "m2")
+
+
 def test_score_plot_of_a_task_without_positive_scores() -> None:
     scores = pd.DataFrame({"feature": range(4), "score": np.zeros(4)})
     assert "0 kept" in causal.score_plot("max", scores, [], 0.2, "m2")
+
+
+def test_without_a_threshold_neither_plot_has_a_line_for_it() -> None:
+    scores = pd.DataFrame({"feature": range(4), "score": [1.0, 0.5, 0.2, -0.1]})
+    curve = [{"threshold": 0.0, "kept": 3}, {"threshold": 0.5, "kept": 1}]
+    null = {"low": 1, "high": 2}
+    for threshold, dashed in ((0.2, 1), (None, 0)):
+        for svg in (
+            causal.score_plot("max", scores, [0], threshold, "m2"),
+            causal.threshold_curve(curve, threshold, null),
+        ):
+            assert sum("stroke-dasharray" in line for line in elements(svg, "line")) == dashed
 
 
 def test_effects_and_controls_share_one_axis() -> None:
@@ -109,6 +127,14 @@ def test_effects_and_controls_share_one_axis() -> None:
     assert float(effect["width"]) == pytest.approx(float(matched["width"]), abs=0.02)  # 0 to 0.2, and -0.1 to 0.1
     assert float(effect["x"]) == pytest.approx(float(matched["x"]) + float(matched["width"]) / 2, abs=0.02)
     assert float(ceiling["x"]) > float(effect["x"]) + float(effect["width"])
+
+
+def test_ticks_of_small_effects_keep_their_decimals() -> None:
+    band = {"mean": 0.0, "q05": -0.03, "q95": 0.03, "draws": 20, "values": [], "p": 0.05}
+    block = {"effect": 0.05, "low": -0.04, "high": 0.08, "n": 50, "matched_random": band, "random_direction": band}
+    svg = causal.intervention_forest("x", [("max", block, False)], "m2")
+    marks = [node.text for node in ElementTree.fromstring(svg).iter("text")]
+    assert [mark for mark in marks if mark in ("0", "+2.5", "+5", "+7.5")] == ["0", "+2.5", "+5", "+7.5"]
 
 
 def test_the_papers_tasks_are_known_by_the_names_people_use() -> None:

@@ -129,6 +129,43 @@ def test_a_claim_that_fails_says_so(tree: Tree) -> None:
     assert "the effect is not told apart from what matched features do" in text
 
 
+def test_few_draws_tell_nothing_apart(tree: Tree) -> None:
+    tree.draws = 5
+    text = Reader(tree.write().report()).text
+    assert "beyond what matched features do" not in text
+    assert "5 matched random sets, too few to tell" in text
+
+
+def test_says_which_score_chose_the_features(tree: Tree) -> None:
+    text = Reader(tree.write().report()).text
+    assert "how much more it is active in rl" in text
+    assert "This is the paper's own score." in text
+    assert "above 0.2 of the highest score in every transfer task" in text
+    assert "strength 2 times the mean difference (norm 11)" in text
+    assert "The strength follows from the norm" not in text
+
+
+def test_without_a_threshold_none_is_drawn_or_named(tree: Tree) -> None:
+    tree.attribution = True
+    text = Reader(tree.write().report()).text
+    assert "how much likelier rl's own answers become in base" in text
+    assert "by mean score over the transfer tasks: 10 features" in text
+    assert "of which 2 are among the above: 3, 7, 200," in text
+    assert "features of positive mean score" in text
+    assert "0.7 times the mean norm of base's activations" in text
+    assert "None" not in text
+    for name in ("score-max", "threshold-curve"):
+        figure = (tree.paths.report / "figures" / f"{name}.svg").read_text()
+        assert "stroke-dasharray" not in figure
+        assert "kept</text>" not in figure
+
+
+def test_the_ceiling_is_not_called_a_bound(page: str) -> None:
+    text = Reader(page).text
+    assert "ceiling, which is a comparison and no upper bound" in text
+    assert text.count("an edit may exceed it") == 2  # one sentence an edit
+
+
 @pytest.mark.parametrize("missing", ["tracking", "localisation", "nulls"])
 def test_a_study_without_a_part_still_has_its_page(tree: Tree, missing: str) -> None:
     setattr(tree, missing, False)

@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import shlex
 import signal
 import subprocess
@@ -25,8 +24,8 @@ STAGES = (
 def stage_command(finished: Path, stage: str, out: Path) -> tuple[list[str], Path]:
     """The stage's command, as its rule runs it, with another output; and where the rule's own output is."""
     said = snakemake(finished, TINY, "--dry-run", "--printshellcmds", "--forceall")
-    shell = next(line.strip() for line in said.splitlines() if re.match(rf"\s*rlgen {stage} ", line))
-    words = shlex.split(shell.partition(" > ")[0])
+    shell = next(line for line in said.splitlines() if line.startswith(f"Shell command: rlgen {stage} "))
+    words = shlex.split(shell.removeprefix("Shell command: ").partition(" > ")[0])
     place = words.index("--out") + 1
     original = finished / words[place]
     words[place] = str(out)

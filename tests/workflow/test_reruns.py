@@ -44,7 +44,7 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "corpus tokens": ("corpus.tokens", 8192, {"corpus": 1, **STORES_DOWNSTREAM}),
     "layers": ("activations.layers", [2], STORES_DOWNSTREAM),
     "a transfer task's items": ("tasks.transfer.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
-    "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 3, "intervene": 2, **END}),
+    "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
     "evaluation samples": ("evaluation.samples", 1, {"task": 4, "evaluate": 3, **CAUSAL, **END}),
     "tracked tokens": ("tracking.tokens", 4096, {"dump": 4, "track": 2, **END}),
     "tracked top": ("tracking.top", 5, {"track": 2, **END}),
@@ -63,6 +63,7 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
 def changed(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     settings = tiny_settings()
     settings.setdefault("attribution", {})
+    settings["interventions"].setdefault("ablate", {})
     change(settings)
     file = tmp_path / "changed.yaml"
     file.write_text(yaml.safe_dump(settings))

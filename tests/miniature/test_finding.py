@@ -6,6 +6,7 @@ The bounds are the study's own claims (README, "What it finds"); they are fixed 
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -73,6 +74,6 @@ def test_base_with_itself_finds_nothing(summary: dict[str, Any]) -> None:
 
 @pytest.mark.skipif("RLGEN_SUMMARY" in os.environ, reason="another study's summary was given")
 def test_nothing_is_left_to_be_done() -> None:
-    command = ["snakemake", "--profile", "profiles/local", "-n"]
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", "-n"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert "Nothing to be done" in done.stdout + done.stderr

@@ -98,9 +98,10 @@ def _step(state: Path) -> int:
 
 
 def _curves(history: list[dict[str, Any]]) -> pd.DataFrame:
-    """What was logged, one row a step."""
+    """What was logged, one row a step. Columns are sorted: their order in the log depends on where a run resumed."""
     rows = [{k: v for k, v in row.items() if not any(n in k for n in _NOT_OF_THE_RUN)} for row in history]
-    return pd.DataFrame([row for row in rows if len(row) > 2]).sort_values("step").reset_index(drop=True)
+    frame = pd.DataFrame([row for row in rows if len(row) > 2]).sort_values("step").reset_index(drop=True)
+    return frame[sorted(frame.columns)]
 
 
 class _Checkpoints(TrainerCallback):

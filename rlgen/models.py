@@ -53,6 +53,13 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write model and tokenizer in Hugging Face format, the same on every machine."""
+    model.save_pretrained(folder)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # says how it was loaded, which follows from the environment
+    tokenizer.save_pretrained(folder)
+
+
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

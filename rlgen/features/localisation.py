@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.crosscoder.model import Crosscoder
+from rlgen.data.tasks import read_items
 from rlgen.errors import StudyError
 from rlgen.features.attribution import read_features
 from rlgen.features.codes import Item, item_codes
@@ -52,7 +52,8 @@ def localise(
     with stage("localise", settings, inputs, out) as work:
         answers = {name: _answers(evaluations[name]) for name in MODELS}
         transfer = {path.name: path for path in tasks if path.name in settings.transfer}
-        halves = {task: split_items(task_items(path), task, settings) for task, path in transfer.items()}
+        items = {task: [str(row["id"]) for row in read_items(path)] for task, path in transfer.items()}
+        halves = {task: split_items(names, task, settings) for task, names in items.items()}
         coder = Crosscoder.from_pretrained(crosscoder).to(device()).eval()
         selection = {task: half[0] for task, half in halves.items()}
         labels = {task: wrong_then_right(answers, task, items) for task, items in selection.items()}
@@ -67,11 +68,6 @@ def localise(
         with atomic_path(work.folder / "scores.parquet") as path:
             _table(settings, scores, seen, labels).to_parquet(path, index=False)
         write_json(work.folder / "localisation.json", found)
-
-
-def task_items(task: Path) -> list[str]:
-    """Ids of a task's items, in the order of its file."""
-    return [str(json.loads(line)["id"]) for line in (task / "items.jsonl").read_text().splitlines()]
 
 
 def split_items(items: list[str], task: str, settings: LocaliseSettings) -> tuple[list[str], list[str]]:
@@ -216,8 +212,8 @@ def _reason(scores: Scores, kept_TF: NDArray[np.bool_], threshold: float | None)
     if len(without) == len(scores.tasks):
         return "on no transfer task has base an item wrong that the arm has right"
     if not scores.everywhere(kept_TF).any():
-        rule = "has a positive mean score" if threshold is None else f"exceeds {threshold:g} of the maximum on all"
-        return f"no feature {rule} of the transfer tasks that have such items"
+        rule = "has a positive mean score" if threshold is None else f"exceeds {threshold:g} of the maximum everywhere"
+        return f"no feature {rule}, over the transfer tasks that have such items"
     if without:
         return f"{', '.join(without)}: no item that base has wrong and the arm right; left out of the intersection"
     return None

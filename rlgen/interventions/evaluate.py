@@ -30,6 +30,7 @@ from rlgen.interventions.edits import Change, Contribution, Donor, Site
 from rlgen.models import device, edited, load_model, load_tokenizer
 from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
 from rlgen.study import BASE
+from rlgen.study.sections import Amplification
 from rlgen.study.stages import InterveneSettings
 
 Condition = tuple[str, int]
@@ -145,12 +146,11 @@ class Lab:
     def _alpha(self) -> float:
         """The edit's strength: as given, or such that the injected norm is as given."""
         edit = self.settings.edit
-        norm = getattr(edit, "norm", None)
         length = float(self.shift_D.norm())
-        if norm is None or length == 0:
+        if not isinstance(edit, Amplification) or edit.norm is None or length == 0:
             return edit.alpha
         usual = math.sqrt(self.coder.config.d) / float(self.coder.scale[self.slots["base"]])
-        return float(norm) * usual / length
+        return edit.norm * usual / length
 
     @cached_property
     def model(self) -> PreTrainedModel:

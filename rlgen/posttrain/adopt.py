@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlgen.errors import StudyError
 from rlgen.models import REFERENCE, load_tokenizer
-from rlgen.stage import content_digest, stage, write_json
+from rlgen.stage import Workspace, stage, write_json
 from rlgen.study.sections import ExistingArm
 from rlgen.study.stages import AdoptSettings
 
@@ -18,21 +18,21 @@ def adopt(settings: AdoptSettings, out: Path) -> None:
     StudyError if the model's configuration or tokenizer cannot be loaded.
     """
     model = settings.model
-    with stage("adopt", settings, {}, out) as work:
-        _refer(model.path, model.revision, work.folder)
+    inputs = {path: Path(path) for path in model.folders}
+    with stage("adopt", settings, inputs, out) as work:
+        _refer(model.path, model.revision, work, work.folder)
         checkpoints = model.checkpoints if isinstance(model, ExistingArm) else []
         for index, checkpoint in enumerate(checkpoints, start=1):
             folder = work.folder / "checkpoints" / str(index)
             folder.mkdir(parents=True, exist_ok=True)
-            _refer(checkpoint, None, folder)
+            _refer(checkpoint, None, work, folder)
 
 
-def _refer(path: str, revision: str | None, folder: Path) -> None:
+def _refer(path: str, revision: str | None, work: Workspace, folder: Path) -> None:
     from transformers import AutoConfig
 
-    local = Path(path).is_dir()
-    where = str(Path(path).resolve()) if local else path
-    digest = content_digest(Path(where)) if local else None
+    digest = work.inputs.get(path)
+    where = str(Path(path).resolve()) if digest else path
     write_json(folder / REFERENCE, {"path": where, "revision": revision, "digest": digest})
     try:
         AutoConfig.from_pretrained(where, revision=revision)

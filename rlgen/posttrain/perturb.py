@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlgen.errors import StudyError
-from rlgen.models import load_model, load_tokenizer
+from rlgen.models import load_model, load_tokenizer, save_model
 from rlgen.stage import derive_seed, stage, write_json
 from rlgen.study.stages import PerturbSettings
 
@@ -30,8 +30,7 @@ def perturb(settings: PerturbSettings, base: Path, like: Path, out: Path) -> Non
             generator = torch.Generator().manual_seed(derive_seed(settings.seed, "perturb", name))
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(parameter.float() + noise * (norms[name] / torch.linalg.vector_norm(noise)))
-        model.save_pretrained(work.folder)
-        load_tokenizer(base).save_pretrained(work.folder)
+        save_model(model, load_tokenizer(base), work.folder)
         write_json(work.folder / NOISE_JSON, norms)
 
 

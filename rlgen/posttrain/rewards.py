@@ -29,7 +29,7 @@ def final_answer(
 def load_reward(name: str) -> Reward:
     """The function that `package.module:function` names.
 
-    Modules of the working directory are found too, as `python -m` finds them. Raises StudyError if the function
+    Modules of the working directory are found too, after installed ones. Raises StudyError if the function
     cannot be imported.
     """
     module, colon, function = name.partition(":")

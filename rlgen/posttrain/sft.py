@@ -56,7 +56,7 @@ def _rows(problems: Path, arm: SftArm, tokenizer: PreTrainedTokenizerBase) -> Da
     for row in read_problems(problems):
         if row["solution"] is None:
             raise StudyError(f"{problems}: problem `{row['id']}` has no solution; arm `{arm.name}` (sft) needs one")
-        length = len(tokenizer(row["prompt"] + row["solution"])["input_ids"]) + 1
+        length = len(tokenizer(row["prompt"] + row["solution"], verbose=False)["input_ids"]) + 1
         if length > arm.max_length:
             long += 1
         else:

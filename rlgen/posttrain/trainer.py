@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from rlgen.errors import StudyError
+from rlgen.models import save_model
 from rlgen.stage import Workspace, atomic_path
 
 CURVES = "curves.parquet"
@@ -79,13 +80,8 @@ def train(
     trainer.add_callback(_Checkpoints(work, planned, steps, tokenizer))
     trainer.train(resume_from_checkpoint=_last_state(Path(str(trainer.args.output_dir))))
     model = trainer.accelerator.unwrap_model(trainer.model)
-    _save(model, tokenizer, work.folder)
+    save_model(model, tokenizer, work.folder)
     _curves(trainer.state.log_history).to_parquet(work.folder / CURVES, index=False)
-
-
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _last_state(output: Path) -> str | None:
@@ -152,5 +148,5 @@ class _Checkpoints(TrainerCallback):
         with atomic_path(place) as temporary:
             if temporary.exists():
                 shutil.rmtree(temporary)
-            _save(model, self._tokenizer, temporary)
+            save_model(model, self._tokenizer, temporary)
             os.sync()

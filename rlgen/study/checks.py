@@ -81,8 +81,8 @@ def _files(study: Study) -> Iterator[Finding]:
             models.append((f"arms[{i}].path", arm.path))
             models += [(f"arms[{i}].checkpoints[{j}]", path) for j, path in enumerate(arm.checkpoints)]
     for key, text in models:
-        looks_local = text.startswith((".", "/", "~")) or text.count("/") != 1
-        if looks_local and not (Path(text).expanduser() / "config.json").is_file():
+        looks_local = text.startswith((".", "/")) or text.count("/") != 1
+        if looks_local and not (Path(text) / "config.json").is_file():
             yield Finding(
                 key, f"no model there: {text}", "give a folder that holds config.json, or a hub id `owner/name`"
             )
@@ -134,7 +134,7 @@ def _depth(study: Study) -> int | None:
     """Number of decoder blocks of the base, None if it is on the hub and so not known here."""
     if isinstance(study.base, PretrainedBase):
         return study.base.layers
-    config = Path(study.base.path).expanduser() / "config.json"
+    config = Path(study.base.path) / "config.json"
     if not config.is_file():
         return None
     depth = json.loads(config.read_text()).get("num_hidden_layers")

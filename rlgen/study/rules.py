@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rlgen.study.sections import ExistingArm, ExistingBase, Resources
+from rlgen.study.sections import Existing, ExistingArm, ExistingBase, Resources
 from rlgen.study.study import BASE, Study
 
 NOTHING = "(?!)"
@@ -26,6 +26,11 @@ class Rules:
         """Pattern of the models that exist already."""
         base = [BASE] if isinstance(self._study.base, ExistingBase) else []
         return _pattern(base + [arm.name for arm in self._study.arms if isinstance(arm, ExistingArm)])
+
+    def folders(self, model: str) -> list[str]:
+        """Folders of a model that exists already; none for one on the hub."""
+        found = self._study.base if model == BASE else self._study.arm(model)
+        return found.folders if isinstance(found, Existing) else []
 
     @property
     def pretrained(self) -> bool:

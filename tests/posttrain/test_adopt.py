@@ -36,13 +36,20 @@ def test_a_folder_is_referred_to_and_loads(tiny: Path, tmp_path: Path) -> None:
 def test_other_weights_are_another_artifact(tiny: Path, tmp_path: Path) -> None:
     model = load_model(tiny)
     load_tokenizer(tiny).save_pretrained(tmp_path / "m")
-    digests = []
+    manifests = []
     for name in ("a", "b"):
         model.save_pretrained(tmp_path / "m")
         adopt(AdoptSettings(model=ExistingBase(method="existing", path=str(tmp_path / "m"))), out=tmp_path / name)
-        digests.append(read_manifest(tmp_path / name)["digest"])
+        manifests.append(read_manifest(tmp_path / name))
         torch.nn.init.zeros_(model.lm_head.weight)
-    assert digests[0] != digests[1]
+    assert manifests[0]["digest"] != manifests[1]["digest"]
+    assert manifests[0]["inputs"] != manifests[1]["inputs"]
+
+
+def test_a_path_may_start_at_home(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tiny.parent))
+    arm = ExistingArm(name="dpo", method="existing", path=f"~/{tiny.name}", checkpoints=[f"~/{tiny.name}"])
+    assert arm.folders == [str(tiny), str(tiny)]
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

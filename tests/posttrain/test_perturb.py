@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlgen.errors import StudyError
-from rlgen.models import load_model, load_tokenizer
+from rlgen.models import load_model, load_tokenizer, save_model
 from rlgen.posttrain.perturb import perturb
 from rlgen.stage import content_digest
 from rlgen.study.stages import PerturbSettings
@@ -56,3 +56,11 @@ def test_same_seed_same_bytes(tiny: Path, arm: Path, tmp_path: Path) -> None:
 def test_another_architecture_is_refused(tiny: Path, real_model: Path, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"nulls\.noise_like: parameter `.*` is .* in base and .* in the arm"):
         perturb(PerturbSettings(), base=tiny, like=real_model, out=tmp_path / "noise")
+
+
+def test_what_is_saved_does_not_say_how_it_was_loaded(tiny: Path, tmp_path: Path) -> None:
+    """transformers notes `local_files_only` when the environment says so: the same model, other bytes."""
+    tokenizer = load_tokenizer(tiny)
+    tokenizer.init_kwargs["local_files_only"] = True
+    save_model(load_model(tiny), tokenizer, tmp_path / "saved")
+    assert "local_files_only" not in (tmp_path / "saved" / "tokenizer_config.json").read_text()

@@ -19,6 +19,8 @@ if rules_of.pretrained:
 
 
 rule adopt:
+    input:
+        lambda w: rules_of.folders(w.model),
     output:
         directory(paths.model("{model}")),
     wildcard_constraints:

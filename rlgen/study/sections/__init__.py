@@ -1,0 +1,82 @@
+"""The sections of a study: one pydantic model each. `config.yaml` documents every key by example.
+
+Every attribute's docstring becomes its description in `rlgen config schema`. Nothing here imports torch.
+"""
+
+from rlgen.study.sections.causal import Amplification, Edit, Interventions, Localisation, Nulls
+from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TokenSet
+from rlgen.study.sections.crosscoders import Activations, Attribution, Crosscoder, Tracking
+from rlgen.study.sections.data import (
+    Corpus,
+    Evaluation,
+    JsonlProblems,
+    JsonlTask,
+    JsonlText,
+    MiniatureProblems,
+    MiniatureTask,
+    MiniatureText,
+    Problems,
+    ProblemText,
+    Task,
+    Tasks,
+    Text,
+    WorldTask,
+)
+from rlgen.study.sections.models import (
+    AnyArm,
+    Arm,
+    Base,
+    Existing,
+    ExistingArm,
+    ExistingBase,
+    GrpoArm,
+    ModelPath,
+    PretrainedBase,
+    SftArm,
+    TrainedArm,
+)
+from rlgen.study.sections.running import Report, Resources
+
+__all__ = [
+    "Activations",
+    "Amplification",
+    "AnyArm",
+    "Arm",
+    "Attribution",
+    "Base",
+    "Corpus",
+    "Crosscoder",
+    "Edit",
+    "Evaluation",
+    "Existing",
+    "ExistingArm",
+    "ExistingBase",
+    "Fraction",
+    "GrpoArm",
+    "Interventions",
+    "JsonlProblems",
+    "JsonlTask",
+    "JsonlText",
+    "Localisation",
+    "MiniatureProblems",
+    "MiniatureTask",
+    "MiniatureText",
+    "ModelPath",
+    "Name",
+    "NonNegative",
+    "Nulls",
+    "PretrainedBase",
+    "ProblemText",
+    "Problems",
+    "Report",
+    "Resources",
+    "Section",
+    "SftArm",
+    "Task",
+    "Tasks",
+    "Text",
+    "TokenSet",
+    "Tracking",
+    "TrainedArm",
+    "WorldTask",
+]

@@ -1,0 +1,75 @@
+"""Localisation, interventions, and the nulls."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TokenSet
+
+
+class Localisation(Section):
+    """The features behind "base wrong, arm right" (METHOD: localisation)."""
+
+    crosscoder: Name
+    """A crosscoder that joins base and the arm."""
+    arm: Name
+    """The arm whose right answers are explained."""
+    tokens: TokenSet = "last_prompt"
+    """Where codes are averaged."""
+    score: Literal["code_difference", "attribution"] = "code_difference"
+    """`code_difference`: mean code in the arm minus in base (paper). `attribution`: how much likelier the arm's own
+    answers become in base, to first order, when the feature's decoded difference is added to base."""
+    threshold: Fraction | None = 0.2
+    """A feature must exceed this share of the maximum score on every transfer task. Paper: 0.2. Null: its mean score
+    over the tasks must be positive, and no more."""
+    top: PositiveInt = 20
+    """At most so many features are kept, by mean score (code differences are weighted with the decoder norm)."""
+    selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of each task's items used to select; interventions are measured on the others."""
+    permutations: PositiveInt = 200
+    """Draws of the permutation null over item labels."""
+
+
+class Edit(Section):
+    """One kind of edit of a live model."""
+
+    alpha: NonNegative = 1.0
+    """Strength; 0 leaves the model as it is."""
+    tokens: TokenSet = "all"
+    """The tokens whose residual stream is edited."""
+
+
+class Amplification(Edit):
+    """Adding a fixed shift."""
+
+    norm: PositiveFloat | None = None
+    """Injected norm, as a share of the mean norm of base's centred activations on the corpus; `alpha` then follows.
+    So expressed, one strength does for arms that moved far and arms that moved little."""
+
+
+class Interventions(Section):
+    """Causal tests of the localised features, with their controls (METHOD: interventions)."""
+
+    ablate: Edit = Edit()
+    """In the arm: subtract the features' decoded contribution, token by token."""
+    amplify: Amplification = Amplification()
+    """In the base: add the features' mean decoded difference between arm and base."""
+    draws: PositiveInt = 20
+    """Random feature sets matched on firing rate and injected norm."""
+    directions: PositiveInt = 20
+    """Random directions of equal norm."""
+    samples: PositiveInt = 1
+    """Samples per generated item."""
+    bootstrap: PositiveInt = 1000
+    """Bootstrap resamples over items."""
+
+
+class Nulls(Section):
+    """Crosscoders that must find nothing (METHOD: nulls that must come out null)."""
+
+    like: Name
+    """The crosscoder whose settings the nulls take."""
+    noise_like: Name
+    """The arm whose weight change the noise arm's norm is matched to, matrix by matrix."""

@@ -1,0 +1,20 @@
+"""What the sections share: their base class and the types of names and shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A name that becomes a file name; `@` and `+` are kept for checkpoints and nulls."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+TokenSet = Literal["prompt", "last_prompt", "answer", "all"]
+"""Which tokens of an item count: its prompt, the prompt's last token, the answer, or all of them."""
+
+
+class Section(BaseModel):
+    """Base of all settings: unknown keys are refused, values cannot be changed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,0 +1,81 @@
+"""Activations, crosscoders, and what is read off their decoders."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from rlgen.study.sections.common import Fraction, Name, NonNegative, Section
+
+
+class Activations(Section):
+    """Residual-stream activations of every model on the corpus (Zarr v3)."""
+
+    layers: Annotated[list[PositiveInt], Field(min_length=1)]
+    """Decoder blocks after which the residual stream is read; 1 is the first block, as in `hidden_states[1]`."""
+    parts: PositiveInt = 1
+    """Parts of the corpus, dumped by separate jobs."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Stored precision; bfloat16 is stored as its bits in uint16."""
+    batch_rows: PositiveInt = 32
+    """Corpus rows per forward pass."""
+    chunk_tokens: PositiveInt = 2048
+    """Tokens per Zarr chunk, the unit of a read."""
+    shard_tokens: PositiveInt = 65536
+    """Tokens per Zarr shard, the unit of a file and of resuming; a multiple of `chunk_tokens`."""
+    outlier_norm: PositiveFloat = 10.0
+    """Tokens whose norm exceeds this many medians are left out of fitting."""
+
+
+class Crosscoder(Section):
+    """A sparse crosscoder over several models (METHOD: sparse crosscoder over N models)."""
+
+    models: Annotated[list[str], Field(min_length=2)]
+    """The models joined: `base` and names of arms."""
+    layer: PositiveInt | None = None
+    """Which of `activations.layers`; the first if not given."""
+    features: PositiveInt = 32768
+    """Dictionary size F. Paper: 32,768."""
+    sparsity: Literal["relu_l1", "batch_topk"] = "batch_topk"
+    """`relu_l1`: the paper's. `batch_topk`: Minder et al. 2504.02922."""
+    k: PositiveInt = 100
+    """Mean number of active features a token (batch_topk)."""
+    l1: NonNegative = 2.0
+    """Weight of the sparsity penalty (relu_l1). Paper: 2."""
+    delta_weight: NonNegative = 0.0
+    """Weight of the delta loss (2603.04426); 0 leaves it out."""
+    aux_weight: NonNegative = 0.03125
+    """Weight of the auxiliary loss that revives dead features (batch_topk)."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the activations."""
+    batch_size: PositiveInt = 1024
+    """Tokens per step. Paper: 1,024."""
+    lr: PositiveFloat = 1e-4
+    """Peak learning rate (Adam). Paper: 1e-4."""
+    warmup: Fraction = 0.05
+    """Share of steps over which the sparsity penalty and the learning rate rise. Paper: 5%."""
+    decay: Fraction = 0.2
+    """Share of steps, the last ones, over which the learning rate falls to 0. Paper: 20%."""
+
+
+class Attribution(Section):
+    """Which features belong to which model (METHOD: attribution)."""
+
+    specific: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A feature is specific to the model whose MAS exceeds this."""
+    nrn_range: tuple[Fraction, Fraction] = (0.4, 0.6)
+    """Pairwise features outside this NRN range count as extreme; a base-base crosscoder must have none."""
+
+
+class Tracking(Section):
+    """Features over an arm's checkpoints (METHOD: tracking over checkpoints)."""
+
+    crosscoders: list[Name] = []
+    """Pairwise crosscoders (base and one arm) whose arm is tracked."""
+    tokens: PositiveInt
+    """Corpus tokens on which checkpoints are dumped and decoders refitted."""
+    top: PositiveInt = 50
+    """Features compared between checkpoints. Paper: 50."""
+    ridge: NonNegative = 1e-3
+    """Ridge penalty of the decoder refit, relative to the mean diagonal of the codes' Gram matrix."""

@@ -1,0 +1,141 @@
+"""Problems, tasks and their evaluation, and the corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from rlgen.study.sections.common import Name, NonNegative, Section
+
+WorldTask = Literal["mod", "max", "par", "cnt", "min", "run"]
+"""The miniature world's tasks (`rlgen.data.miniature`)."""
+
+
+class MiniatureProblems(Section):
+    """Training problems drawn from the miniature world."""
+
+    source: Literal["miniature"]
+    task: WorldTask = "mod"
+    """The one task that both arms are trained on."""
+    items: PositiveInt = 4096
+    """Number of problems."""
+
+
+class JsonlProblems(Section):
+    """Training problems from a local JSONL file."""
+
+    source: Literal["jsonl"]
+    path: Path
+    """One JSON object a line."""
+    items: PositiveInt | None = None
+    """Rows used, from the first; all if not given."""
+    prompt: str = "{problem}\n"
+    """Python format string over a row's fields: what the model is given."""
+    answer: str = "answer"
+    """Field with the final answer."""
+    solution: str | None = "solution"
+    """Field with the worked solution that SFT learns; null if there is none."""
+
+
+Problems = Annotated[MiniatureProblems | JsonlProblems, Field(discriminator="source")]
+
+
+class MiniatureTask(Section):
+    """An evaluation task of the miniature world: free generation, the final answer is compared."""
+
+    name: Name
+    """The task's name."""
+    source: Literal["miniature"]
+    task: WorldTask | None = None
+    """The world's task, if its name is not the task's own."""
+    items: PositiveInt = 400
+    """Number of items, drawn apart from the training problems."""
+
+
+class JsonlTask(Section):
+    """An evaluation task from a local JSONL file."""
+
+    name: Name
+    """The task's name."""
+    source: Literal["jsonl"]
+    path: Path
+    """One JSON object a line."""
+    format: Literal["multiple_choice", "generate"]
+    """`multiple_choice`: log-likelihood of `choices`, `answer` is an index. `generate`: free text, `answer` is text."""
+    items: PositiveInt | None = None
+    """Rows used, from the first; all if not given."""
+    prompt: str = "Question: {question}\nAnswer:"
+    """Python format string over a row's fields."""
+
+
+Task = Annotated[MiniatureTask | JsonlTask, Field(discriminator="source")]
+
+
+class Tasks(Section):
+    """The evaluation tasks, in three groups; a task belongs to one group."""
+
+    train_domain: list[Task] = []
+    """Tasks of the domain that the arms are trained on."""
+    transfer: Annotated[list[Task], Field(min_length=1)]
+    """Tasks never trained on; localisation selects features here."""
+    unseen: list[Task] = []
+    """Tasks neither trained on nor used to select features."""
+
+
+class Evaluation(Section):
+    """How every model is evaluated (lm-evaluation-harness)."""
+
+    samples: PositiveInt = 1
+    """Samples per generated item."""
+    temperature: NonNegative = 1.0
+    """Sampling temperature; 0 is greedy."""
+    max_new_tokens: PositiveInt = 32
+    """Longest generated answer, in tokens."""
+    batch_size: PositiveInt = 256
+    """Sequences per batch."""
+
+
+class MiniatureText(Section):
+    """Documents of the miniature world, all tasks and both modes, as the base is pretrained on."""
+
+    source: Literal["miniature"]
+    weight: PositiveFloat = 1.0
+    """Share of the corpus' tokens, relative to the other sources."""
+
+
+class ProblemText(Section):
+    """The training problems with their solutions."""
+
+    source: Literal["problems"]
+    weight: PositiveFloat = 1.0
+    """Share of the corpus' tokens, relative to the other sources."""
+
+
+class JsonlText(Section):
+    """Text of a local JSONL file, repeated from its start if it is too short."""
+
+    source: Literal["jsonl"]
+    path: Path
+    """One JSON object a line."""
+    field: str = "text"
+    """Field with the document's text."""
+    weight: PositiveFloat = 1.0
+    """Share of the corpus' tokens, relative to the other sources."""
+
+
+Text = Annotated[MiniatureText | ProblemText | JsonlText, Field(discriminator="source")]
+
+
+class Corpus(Section):
+    """The token ids on which every model's activations are taken."""
+
+    tokens: PositiveInt
+    """Size, in tokens; rounded down to whole rows."""
+    row_length: Annotated[int, Field(ge=8)] = 1024
+    """Tokens per packed row."""
+    separate_documents: bool = False
+    """Documents of a row do not attend to one another, and their positions start anew."""
+    sources: Annotated[list[Text], Field(min_length=1)]
+    """Where the text comes from, mixed by weight."""

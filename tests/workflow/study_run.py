@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/studies/tiny.yaml"
 
 
-def snakemake(work: Path, study: Path, *options: str, timeout: float = 900) -> str:
+def snakemake(work: Path, study: Path | None, *options: str, timeout: float = 900) -> str:
     """Run Snakemake on a study; returns what it printed. Fails the test if it fails."""
     done = subprocess.run(
         [*command(work, study), *options],
@@ -27,10 +27,11 @@ def snakemake(work: Path, study: Path, *options: str, timeout: float = 900) -> s
     return done.stdout + done.stderr
 
 
-def command(work: Path, study: Path) -> list[str]:
-    """The command line of a run in `work`."""
+def command(work: Path, study: Path | None) -> list[str]:
+    """The command line of a run in `work`; without a study, of the one in the working directory's config.yaml."""
     places = ["--snakefile", str(ROOT / "workflow/Snakefile"), "--profile", str(ROOT / "profiles/local")]
-    return [sys.executable, "-m", "snakemake", *places, "--directory", str(work), "--configfile", str(study)]
+    chosen = ["--configfile", str(study)] if study else []
+    return [sys.executable, "-m", "snakemake", *places, "--directory", str(work), *chosen]
 
 
 def environment() -> dict[str, str]:

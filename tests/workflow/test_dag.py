@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.workflow.study_run import jobs, tiny_settings
+from tests.workflow.study_run import ROOT, jobs, snakemake, tiny_settings
 
 
 def test_braces_in_settings_are_no_wildcards(tmp_path: Path) -> None:
@@ -16,3 +16,18 @@ def test_braces_in_settings_are_no_wildcards(tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(settings))
     assert {"problems", "report"} <= jobs(tmp_path, study).keys()
+
+
+def test_single_values_change_the_default_study(tmp_path: Path) -> None:
+    """README: `--config seed=1 study=mini-1` is the miniature with another seed, in a folder of its own."""
+    printed = snakemake(ROOT, None, "--dry-run", "--config", f"results={tmp_path}", "seed=1", "study=mini-1")
+    assert f"{tmp_path}/mini-1/report" in printed
+    assert f"{tmp_path}/mini/" not in printed
+
+
+def test_another_study_is_not_merged_with_the_default(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    settings = tiny_settings()
+    del settings["nulls"]
+    study.write_text(yaml.safe_dump(settings))
+    assert "perturb" not in jobs(tmp_path, study)

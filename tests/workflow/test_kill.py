@@ -34,7 +34,7 @@ def stage_command(finished: Path, stage: str, out: Path) -> tuple[list[str], Pat
 
 def run(words: list[str], cwd: Path, kill_after: float | None = None) -> bool:
     """Run a stage; returns whether it ended by itself."""
-    env = {**environment(), "OMP_NUM_THREADS": "2" if words[1] == "pretrain" else "1"}
+    env = {**environment(), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

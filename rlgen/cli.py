@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from rlgen.errors import StudyError
+from rlgen.stage import AlreadyMade
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +23,9 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="The study file: its schema, and whether a file is right.")
 app.add_typer(config_app, name="config")
+
+store_app = typer.Typer(no_args_is_help=True, help="Activation stores: what is in one, and whether it is whole.")
+app.add_typer(store_app, name="store")
 
 SettingsJson = Annotated[
     str, typer.Option("--settings", help="The stage's settings as JSON; `snakemake -p` prints it.")
@@ -48,6 +52,28 @@ def config_schema() -> None:
     from rlgen.study.stages import schema
 
     typer.echo(json.dumps(schema(), indent=1))
+
+
+@store_app.command("info")
+def store_info(store: Path) -> None:
+    """A store's shape, size and provenance: of a part, or of a folder of parts."""
+    from rlgen.activations.inspect import info
+
+    typer.echo(info(store))
+
+
+@store_app.command("verify")
+def store_verify(store: Path) -> None:
+    """Read every byte of a store and name what is damaged: part, shard and token range. Exits with 1 if anything is."""
+    from rlgen.activations.inspect import parts_of, verify
+
+    faults = 0
+    for fault in verify(store):
+        faults += 1
+        typer.echo(fault)
+    typer.echo(f"{store}: {len(parts_of(store))} parts read, {faults} faults")
+    if faults:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -252,9 +278,11 @@ def report(settings: SettingsJson, summary: In, root: In, out: Out) -> None:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """A StudyError is printed without a traceback; anything else crashes loudly."""
+    """A StudyError is printed without a traceback; what is made already is made; anything else crashes loudly."""
     try:
         yield
+    except AlreadyMade:
+        pass
     except StudyError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None

@@ -2,7 +2,8 @@
 
 A stage works in `<artifact>.partial/`, which Snakemake does not know and so does not delete. The folder carries
 the fingerprint of its settings and inputs: run again with the same, the stage goes on from its last complete
-unit; with others, it starts anew. When all is done the folder is renamed to the artifact, in one step.
+unit; with others, it starts anew. When all is done the manifest is written, what only resuming needed is deleted,
+and the folder is renamed to the artifact, in one step: a folder with a manifest has no work left to do.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from rlgen.errors import StudyError
-from rlgen.study.stages import StageSettings
+
+if TYPE_CHECKING:  # the command line reads this file for its help, and pydantic is slow to import
+    from rlgen.study.stages import StageSettings
 
 log = logging.getLogger("rlgen")
 
@@ -36,6 +39,10 @@ _SCRATCH = ".scratch"
 _POLL = 0.5
 """Seconds between looks at whether another process has ended."""
 _PACKAGES = ("rlgen", "torch", "transformers", "trl", "lm_eval", "zarr", "numpy", "pandas", "snakemake")
+
+
+class AlreadyMade(Exception):
+    """Nothing is left to do: the artifact was finished by an earlier run, or by another process just now."""
 
 
 class Workspace:
@@ -102,33 +109,42 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
     """Make the artifact `out`: yields its workspace, and publishes it when the block ends without an error.
 
     `inputs` are files or folders; those that are artifacts are known by their manifest's digest. Raises
-    StudyError if an input is missing or the folder cannot be written.
+    StudyError if an input is missing or the folder cannot be written, and AlreadyMade if there is no work left: a
+    run that was killed had but to publish, or a process that was waited for has published.
     """
     digests = {key: {"path": str(path), "digest": input_digest(key, path)} for key, path in sorted(inputs.items())}
     fingerprint = json_digest({"stage": name, "settings": settings.canonical(), "inputs": digests})
     partial = out.with_name(out.name + ".partial")
+    if _wait_for_owner(partial) and _finished(out, fingerprint):
+        log.info("%s: made by the other process: %s", name, out)
+        raise AlreadyMade
+    if _finished(partial, fingerprint):
+        _publish(partial, out)
+        log.info("%s: done before: %s", name, out)
+        raise AlreadyMade
+    elapsed = _elapsed(partial, fingerprint)
     try:
-        elapsed = _open(partial, fingerprint)
+        _open(partial, fingerprint, elapsed)
     except OSError as error:
         raise StudyError(f"{partial}: cannot be written ({error.strerror}); free space or permit writing") from None
-    work = Workspace(name, partial, elapsed, {key: found["digest"] for key, found in digests.items()})
-    log.info("%s: %s %s", name, "resuming" if elapsed else "starting", out)
+    work = Workspace(name, partial, elapsed or 0.0, {key: found["digest"] for key, found in digests.items()})
+    log.info("%s: %s %s", name, "starting" if elapsed is None else "resuming", out)
     yield work
     manifest = {
         "stage": name,
         "settings": json.loads(settings.canonical()),
         "seed": settings.seed,
         "inputs": digests,
+        "fingerprint": fingerprint,
         "versions": versions(),
         "git_commit": _git_commit(),
         "wall_seconds": round(work.wall_seconds, 3),
         "device": _device(),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    shutil.rmtree(work.scratch)
-    (partial / _STATE).unlink()
     manifest["digest"] = work.digest or content_digest(partial)
-    write_json(partial / MANIFEST, manifest)
+    write_json(work.scratch / MANIFEST, manifest)  # a half-written one must not enter the digest
+    (work.scratch / MANIFEST).replace(partial / MANIFEST)
     _publish(partial, out)
     log.info("%s: done in %.1f s: %s", name, work.wall_seconds, out)
 
@@ -152,11 +168,12 @@ def input_digest(key: str, path: Path) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 over a file, or over a folder's files and their names."""
+    """SHA-256 over a file, or over a folder's files and their names, without what is only there to resume."""
     total = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
-        if file.name not in (MANIFEST, ".snakemake_timestamp"):
+        top = file.relative_to(path).parts[:1]
+        if file.name not in (MANIFEST, ".snakemake_timestamp") and top not in ((_STATE,), (_SCRATCH,)):
             with file.open("rb") as handle:
                 inner = hashlib.file_digest(handle, "sha256")
             total.update(f"{file.relative_to(path)}\0{inner.hexdigest()}\n".encode())
@@ -196,23 +213,31 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _open(partial: Path, fingerprint: str) -> float:
-    """Make the partial folder ready; returns the seconds that earlier runs worked in it."""
-    state = partial / _STATE
-    _wait_for_owner(state)
-    elapsed = 0.0
-    if partial.exists() and not _continues(state, fingerprint):
+def _state(partial: Path) -> dict[str, Any] | None:
+    """What a partial folder's note says; None if there is none, or its process has just deleted it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        state: dict[str, Any] = json.loads((partial / _STATE).read_text())
+        return state
+    return None
+
+
+def _finished(folder: Path, fingerprint: str) -> bool:
+    """Whether all work on a folder is done, with these settings and inputs."""
+    return (folder / MANIFEST).is_file() and read_manifest(folder).get("fingerprint") == fingerprint
+
+
+def _elapsed(partial: Path, fingerprint: str) -> float | None:
+    """Seconds that earlier runs worked in a partial folder; None if it is not of these settings and inputs."""
+    state = _state(partial)
+    return float(state["elapsed"]) if state and state["fingerprint"] == fingerprint else None
+
+
+def _open(partial: Path, fingerprint: str, elapsed: float | None) -> None:
+    """Make the partial folder ready, empty if no earlier run can be continued."""
+    if elapsed is None and partial.exists():
         shutil.rmtree(partial)
-    if partial.exists():
-        elapsed = float(json.loads(state.read_text())["elapsed"])
     partial.mkdir(parents=True, exist_ok=True)
-    write_json(state, {"fingerprint": fingerprint, "elapsed": elapsed, "owner": _owner()})
-    return elapsed
-
-
-def _continues(state: Path, fingerprint: str) -> bool:
-    """Whether a partial folder is of the same settings and inputs."""
-    return state.is_file() and bool(json.loads(state.read_text())["fingerprint"] == fingerprint)
+    write_json(partial / _STATE, {"fingerprint": fingerprint, "elapsed": elapsed or 0.0, "owner": _owner()})
 
 
 def _owner() -> dict[str, Any]:
@@ -220,20 +245,23 @@ def _owner() -> dict[str, Any]:
     return {"host": platform.node(), "pid": os.getpid(), "born": psutil.Process().create_time()}
 
 
-def _wait_for_owner(state: Path) -> None:
-    """Wait while another process of this machine works in the folder.
+def _wait_for_owner(partial: Path) -> bool:
+    """Wait while another process of this machine works in the folder; returns whether there was one.
 
     Snakemake killed leaves its jobs running: the same command, given again, must not write into their folders.
     """
-    told = False
-    while state.is_file():
-        owner = json.loads(state.read_text())["owner"]
-        if owner["host"] != platform.node() or owner["pid"] == os.getpid() or not _lives(owner):
-            return
-        if not told:
-            log.info("waiting for process %d, which is at work in %s", owner["pid"], state.parent)
-            told = True
+    owner: dict[str, Any] | None = None
+    waited = False
+    while partial.is_dir():
+        state = _state(partial)
+        owner = state["owner"] if state else owner  # the note goes a moment before the folder does
+        if owner is None or owner["host"] != platform.node() or owner["pid"] == os.getpid() or not _lives(owner):
+            break
+        if not waited:
+            log.info("waiting for process %d, which is at work in %s", owner["pid"], partial)
+            waited = True
         time.sleep(_POLL)
+    return waited
 
 
 def _lives(owner: Mapping[str, Any]) -> bool:
@@ -244,7 +272,13 @@ def _lives(owner: Mapping[str, Any]) -> bool:
 
 
 def _publish(partial: Path, out: Path) -> None:
+    """Put a finished partial folder in the place of the artifact; killed anywhere, it can be done again."""
     old = out.with_name(out.name + ".old")
+    if (partial / _SCRATCH).exists():
+        shutil.rmtree(partial / _SCRATCH)
+    (partial / _STATE).unlink(missing_ok=True)
+    if old.exists():  # a run was killed while it deleted it
+        shutil.rmtree(old)
     if out.exists():
         out.replace(old)
     partial.replace(out)

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlgen.cli import readable_errors
 from rlgen.errors import StudyError
-from rlgen.stage import content_digest, read_manifest, stage
+from rlgen.stage import AlreadyMade, content_digest, read_manifest, stage
 from rlgen.study.stages import PerturbSettings
 
 ROOT = Path(__file__).parents[1]
@@ -130,7 +132,141 @@ def test_waits_for_another_process_at_work_there(tmp_path: Path, source: Path, k
     if killed:
         other.kill()
         other.wait(timeout=10)
-    did = make(out, source)
+    if killed:
+        assert make(out, source) == ["second"]
+    else:
+        with pytest.raises(AlreadyMade):
+            make(out, source)
     assert other.wait(timeout=10) == (-9 if killed else 0)
-    assert did == (["second"] if killed else ["first", "second"])
     assert sorted(p.name for p in out.iterdir()) == ["first", "manifest.json", "second"]
+    assert (out / "second").read_text() == ("second one" if killed else "by the other process")
+
+
+def test_what_another_process_made_of_other_settings_is_made_anew(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "artifact"
+    other = subprocess.Popen([sys.executable, "-c", HOLDER, source, out], stdout=subprocess.PIPE, cwd=ROOT)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"at work\n"
+    assert make(out, source, PerturbSettings(seed=4)) == ["first", "second"]
+    assert other.wait(timeout=10) == 0
+
+
+def test_the_other_process_may_end_while_its_note_is_read(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "artifact"
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    read = Path.read_text
+
+    def gone(path: Path, **given: Any) -> str:
+        if path.name == ".stage.json":
+            path.unlink(missing_ok=True)
+        return read(path, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", gone)
+        assert make(out, source) == ["first", "second"]
+
+
+def test_what_cannot_be_read_is_not_called_unwritable(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "artifact"
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    read = Path.read_text
+
+    def refused(path: Path, **given: Any) -> str:
+        if path.name == ".stage.json":
+            raise PermissionError(13, "Permission denied")
+        return read(path, **given)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(PermissionError):
+        make(out, source)
+
+
+# ---------------------------------------------------------------------------------- killed while publishing
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_killed_before_the_manifest_it_repeats_no_unit(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "artifact"
+    with monkeypatch.context() as patch:
+        patch.setattr("rlgen.stage._git_commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(out, source)
+    digest = content_digest
+    with monkeypatch.context() as patch:
+        patch.setattr("rlgen.stage.content_digest", lambda path: digest(path) if path.is_file() else killed())
+        with pytest.raises(KeyboardInterrupt):
+            make(out, source)
+    assert (tmp_path / "artifact.partial" / ".scratch" / "state").is_file()
+    assert make(out, source) == []
+    assert read_manifest(out)["digest"] == content_digest(out)
+
+
+@pytest.mark.parametrize(
+    "blow", ["rlgen.stage._publish", "shutil.rmtree", "pathlib.Path.unlink", "pathlib.Path.replace"]
+)
+def test_killed_after_the_manifest_it_is_published_at_once(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, blow: str
+) -> None:
+    out, undisturbed = tmp_path / "artifact", tmp_path / "undisturbed"
+    make(undisturbed, source)
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    replace = Path.replace
+    with monkeypatch.context() as patch:
+        if blow == "pathlib.Path.replace":
+            patch.setattr(blow, lambda path, to: killed() if to == out else replace(path, to))
+        else:
+            patch.setattr(blow, killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(out, source)
+    assert not out.exists()
+    with pytest.raises(AlreadyMade):
+        make(out, source)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["artifact", "input.txt", "undisturbed"]
+    assert sorted(p.name for p in out.iterdir()) == ["first", "manifest.json", "second"]
+    assert read_manifest(out)["digest"] == content_digest(out) == read_manifest(undisturbed)["digest"]
+    assert make(out, source) == ["first", "second"], "asked again, it is made again"
+
+
+def test_finished_but_unpublished_work_of_other_settings_is_made_anew(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "artifact"
+    with monkeypatch.context() as patch:
+        patch.setattr("rlgen.stage._publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(out, source)
+    assert make(out, source, PerturbSettings(seed=4)) == ["first", "second"]
+    assert read_manifest(out)["seed"] == 4
+
+
+def test_killed_while_the_old_artifact_is_deleted(tmp_path: Path, source: Path) -> None:
+    out, old = tmp_path / "artifact", tmp_path / "artifact.old"
+    make(out, source)
+    old.mkdir()
+    (old / "left").touch()
+    make(out, source)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["artifact", "input.txt"]
+
+
+def test_a_finished_artifacts_digest_is_of_its_names_and_bytes(tmp_path: Path, source: Path) -> None:
+    """The digest that earlier releases gave, so that nobody's finished work reruns."""
+    out = tmp_path / "artifact"
+    make(out, source)
+    assert content_digest(out) == "130de26721739f4ab58a48154cad1be260cee46f33c9226ecd7f85b50d6f242a"
+
+
+def test_the_command_line_takes_what_is_made_already_as_success() -> None:
+    with readable_errors():
+        raise AlreadyMade

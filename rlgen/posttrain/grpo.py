@@ -11,7 +11,7 @@ from trl import GRPOConfig, GRPOTrainer
 from rlgen.data.problems import read_problems
 from rlgen.models import load_model, load_tokenizer
 from rlgen.posttrain.rewards import load_reward
-from rlgen.posttrain.trainer import common_arguments, steps_of, train
+from rlgen.posttrain.trainer import common_arguments, rate_arguments, steps_of, train
 from rlgen.stage import derive_seed, stage
 from rlgen.study.stages import GrpoSettings
 
@@ -23,7 +23,8 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path) -> None:
     """
     arm = settings.arm
     seed = derive_seed(settings.seed, "grpo", arm.name)
-    with stage("grpo", settings, {"base": base, "problems": problems}, out) as work:
+    inputs = {"base": base, "problems": problems} | {file: Path(file) for file in arm.reward_files}
+    with stage("grpo", settings, inputs, out) as work:
         reward = load_reward(arm.reward)
         tokenizer = load_tokenizer(base)
         rows = Dataset.from_list(
@@ -32,12 +33,10 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path) -> None:
         steps = steps_of(len(rows), arm.epochs, arm.batch_size / arm.generations)
         arguments = GRPOConfig(
             **common_arguments(work, seed, steps),
-            per_device_train_batch_size=arm.micro_batch_size,
-            gradient_accumulation_steps=arm.batch_size // arm.micro_batch_size,
+            **rate_arguments(arm, steps),
+            per_device_train_batch_size=arm.sequences_per_pass,
+            gradient_accumulation_steps=arm.batch_size // arm.sequences_per_pass,
             num_generations=arm.generations,
-            learning_rate=arm.lr,
-            lr_scheduler_type=arm.schedule,
-            warmup_steps=round(arm.warmup * steps),
             max_completion_length=arm.max_completion_length,
             temperature=arm.temperature,
             beta=arm.beta,
@@ -52,4 +51,4 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path) -> None:
                 model=model, reward_funcs=reward, args=arguments, train_dataset=rows, processing_class=tokenizer
             )
 
-        train(work, make, steps, arm.checkpoints, tokenizer)
+        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]")

@@ -48,7 +48,7 @@ def pretrain(settings: PretrainSettings, out: Path) -> None:
         )
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(_config(base, tokenizer))
-        train(work, lambda: Trainer(model=model, args=arguments, train_dataset=rows), base.steps, 1, tokenizer)
+        train(work, lambda: Trainer(model=model, args=arguments, train_dataset=rows), base.steps, 1, tokenizer, "base")
 
 
 def _config(base: PretrainedBase, tokenizer: PreTrainedTokenizerBase) -> Qwen3Config:

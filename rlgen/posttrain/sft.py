@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
 from rlgen.models import load_model, load_tokenizer
-from rlgen.posttrain.trainer import common_arguments, steps_of, train
+from rlgen.posttrain.trainer import common_arguments, rate_arguments, steps_of, train
 from rlgen.stage import derive_seed, stage
 from rlgen.study.sections import SftArm
 from rlgen.study.stages import SftSettings
@@ -33,11 +33,9 @@ def sft(settings: SftSettings, base: Path, problems: Path, out: Path) -> None:
         steps = steps_of(len(rows), arm.epochs, arm.batch_size)
         arguments = SFTConfig(
             **common_arguments(work, seed, steps),
-            per_device_train_batch_size=arm.micro_batch_size,
-            gradient_accumulation_steps=arm.batch_size // arm.micro_batch_size,
-            learning_rate=arm.lr,
-            lr_scheduler_type=arm.schedule,
-            warmup_steps=round(arm.warmup * steps),
+            **rate_arguments(arm, steps),
+            per_device_train_batch_size=arm.sequences_per_pass,
+            gradient_accumulation_steps=arm.batch_size // arm.sequences_per_pass,
             max_length=arm.max_length,
             completion_only_loss=True,
             train_sampling_strategy="sequential",
@@ -47,7 +45,7 @@ def sft(settings: SftSettings, base: Path, problems: Path, out: Path) -> None:
             model = load_model(base, dtype="float32")
             return SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
 
-        train(work, make, steps, arm.checkpoints, tokenizer)
+        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]")
 
 
 def _rows(problems: Path, arm: SftArm, tokenizer: PreTrainedTokenizerBase) -> Dataset:

@@ -26,6 +26,7 @@ from transformers import (
 from rlgen.errors import StudyError
 from rlgen.models import save_model
 from rlgen.stage import Workspace, atomic_path
+from rlgen.study.sections import GrpoArm, SftArm
 
 CURVES = "curves.parquet"
 _COMPLETE = "complete"
@@ -54,6 +55,16 @@ def common_arguments(work: Workspace, seed: int, steps: int) -> dict[str, Any]:
     }
 
 
+def rate_arguments(arm: SftArm | GrpoArm, steps: int) -> dict[str, Any]:
+    """Training arguments of an arm's learning rate."""
+    constant = arm.schedule == "constant"  # transformers' own `constant` has no warm-up
+    return {
+        "learning_rate": arm.lr,
+        "lr_scheduler_type": "constant_with_warmup" if constant else arm.schedule,
+        "warmup_steps": round(arm.warmup * steps),
+    }
+
+
 def steps_of(problems: int, epochs: float, problems_per_step: float) -> int:
     """Optimiser steps in `epochs` passes over the problems; at least one."""
     return max(1, round(epochs * problems / problems_per_step))
@@ -65,19 +76,22 @@ def train(
     steps: int,
     checkpoints: int,
     tokenizer: PreTrainedTokenizerBase,
+    section: str,
 ) -> None:
     """Train to the end, from the last complete state if there is one, and write the model, its earlier checkpoints and
-    its curves to the workspace.
+    its curves to the workspace. `section` is where in the study file the model's settings stand, for messages.
 
     Checkpoint i of n is taken after step ceil(steps * i / n); the last is the finished model and is not stored twice.
     Raises StudyError if there are fewer steps than checkpoints, or the loss is not finite.
     """
     if checkpoints > steps:
-        raise StudyError(f"checkpoints: {checkpoints} cannot be taken in {steps} steps; ask for fewer, or train longer")
+        raise StudyError(
+            f"{section}.checkpoints: {checkpoints} cannot be taken in {steps} steps; ask for fewer, or train longer"
+        )
     planned = {math.ceil(steps * index / checkpoints): index for index in range(1, checkpoints)}
     trainer = make()
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Checkpoints(work, planned, steps, tokenizer))
+    trainer.add_callback(_Checkpoints(work, planned, steps, tokenizer, section))
     trainer.train(resume_from_checkpoint=_last_state(Path(str(trainer.args.output_dir))))
     model = trainer.accelerator.unwrap_model(trainer.model)
     save_model(model, tokenizer, work.folder)
@@ -104,9 +118,9 @@ class _Checkpoints(TrainerCallback):
     """Saves training states by the clock and models by plan, each whole or not at all; tells progress; stops on NaN."""
 
     def __init__(
-        self, work: Workspace, planned: dict[int, int], steps: int, tokenizer: PreTrainedTokenizerBase
+        self, work: Workspace, planned: dict[int, int], steps: int, tokenizer: PreTrainedTokenizerBase, section: str
     ) -> None:
-        self._work, self._planned, self._tokenizer = work, planned, tokenizer
+        self._work, self._planned, self._tokenizer, self._section = work, planned, tokenizer, section
         self._progress = work.progress(steps, "steps")
         self._saved = time.monotonic()
 
@@ -126,7 +140,7 @@ class _Checkpoints(TrainerCallback):
             if not math.isfinite(value):
                 raise StudyError(
                     f"{self._work.name}: {key} is {value} at step {state.global_step}; the last good state is kept in "
-                    f"{self._work.scratch}; lower the learning rate (arms[].lr)"
+                    f"{self._work.scratch}; lower the learning rate ({self._section}.lr)"
                 )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _control: Any, **given: Any) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from rlgen.study.sections.common import Fraction, Name, NonNegative, Section
-
-ModelPath = Annotated[str, AfterValidator(expanduser)]
-"""Folder in Hugging Face format, or a hub id."""
+from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section
 
 
 class PretrainedBase(Section):
@@ -46,7 +42,7 @@ class Existing(Section):
     """A model that exists already."""
 
     method: Literal["existing"]
-    path: ModelPath
+    path: HubPath
     """Folder in Hugging Face format, or a hub id."""
     revision: str | None = None
     """Commit or tag on the hub; unused for a folder."""
@@ -82,12 +78,17 @@ class TrainedArm(Arm):
     """Passes over the problems."""
     batch_size: PositiveInt = 128
     """Sequences per optimiser step: solutions in SFT, completions in GRPO."""
-    micro_batch_size: PositiveInt = 128
-    """Sequences per forward pass; the rest is gradient accumulation. Divides `batch_size`."""
+    micro_batch_size: PositiveInt | None = None
+    """Sequences per forward pass; the rest is gradient accumulation. Divides `batch_size`. None: the batch size."""
     warmup: Fraction = 0.0
     """Share of steps over which the learning rate rises linearly to its peak."""
     checkpoints: PositiveInt = 5
     """Checkpoints kept, evenly spaced; the last is the finished arm."""
+
+    @property
+    def sequences_per_pass(self) -> int:
+        """`micro_batch_size`, or the whole batch."""
+        return self.micro_batch_size or self.batch_size
 
 
 class SftArm(TrainedArm):
@@ -125,11 +126,17 @@ class GrpoArm(TrainedArm):
     reward: str = "rlgen.posttrain.rewards:final_answer"
     """`package.module:function` with TRL's reward signature; the default gives 1 for a right final answer."""
 
+    @property
+    def reward_files(self) -> list[str]:
+        """The reward's file, if it lies under the working directory."""
+        path = Path(*self.reward.partition(":")[0].split(".")).with_suffix(".py")
+        return [str(path)] if path.is_file() else []
+
 
 class ExistingArm(Existing, Arm):
     """A post-trained model that exists already."""
 
-    checkpoints: list[ModelPath] = []
+    checkpoints: list[HubPath] = []
     """Folders or hub ids of its earlier checkpoints, oldest first, the finished arm left out."""
 
     @property

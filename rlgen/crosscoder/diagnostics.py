@@ -88,12 +88,13 @@ def diagnose(
             settings.crosscoder.batch_size,
             derive_seed(settings.seed, "diagnose"),
             outlier_norm=settings.outlier_norm,
+            device=device(),
         )
         coder = Crosscoder.from_pretrained(crosscoder).to(device()).requires_grad_(False)
         explained, firing = measure(coder, loader, work)
-        limits = [settings.outlier_norm * median for median in loader.medians]
         numbers = summarise(explained, firing) | {
-            "cross_entropy": recovered_cross_entropy(coder, models, corpus, limits)
+            "outliers": loader.dropped,
+            "cross_entropy": recovered_cross_entropy(coder, models, corpus),
         }
         write_json(work.folder / DIAGNOSTICS, numbers)
         pq.write_table(firing.table(), work.folder / FEATURES)
@@ -104,7 +105,7 @@ def measure(crosscoder: Crosscoder, loader: Loader, work: Workspace) -> tuple[Ex
     explained, firing = Explained(crosscoder), Firing.none(crosscoder)
     progress = work.progress(min(TOKENS, loader.total_tokens), "tokens")
     for acts_BMD in loader:
-        normalised_BMD = crosscoder.normalise(acts_BMD.to(crosscoder.mean.device))
+        normalised_BMD = crosscoder.normalise(acts_BMD)
         codes_BF = crosscoder.encode_normalised(normalised_BMD)
         rows_N, columns_N = codes_BF.nonzero().unbind(dim=1)
         pattern, values_N = Pattern(rows_N, columns_N, (len(codes_BF), codes_BF.shape[1])), codes_BF[rows_N, columns_N]

@@ -56,6 +56,8 @@ class Crosscoder(nn.Module):
     mean: Tensor
     scale: Tensor
     threshold: Tensor
+    limit_M: Tensor
+    """Largest norm of a model's raw activations that was fitted on; beyond it they are outliers."""
 
     def __init__(self, config: CrosscoderConfig) -> None:
         super().__init__()
@@ -68,6 +70,7 @@ class Crosscoder(nn.Module):
         self.register_buffer("mean", torch.zeros(models, d))
         self.register_buffer("scale", torch.ones(models))
         self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("limit_M", torch.full((models,), torch.inf))
 
     @torch.no_grad()
     def initialise(self, seed: int, norm: float = 0.08) -> None:
@@ -80,6 +83,14 @@ class Crosscoder(nn.Module):
     def normalise(self, acts_BMD: Tensor) -> Tensor:
         """Raw activations to the crosscoder's own scale, [B, M, d]."""
         return (acts_BMD - self.mean) * self.scale[:, None]
+
+    def ordinary(self, acts: Tensor, model: str | int) -> Tensor:
+        """Which of a model's raw activations [..., d] are no outliers, [...]: about those the crosscoder says nothing.
+
+        The loader's rule, which left outliers out of fitting.
+        """
+        ordinary: Tensor = torch.linalg.vector_norm(acts, dim=-1) <= self.limit_M[self.slot(model)]
+        return ordinary
 
     def selection_weights(self) -> Tensor:
         """sum_m ||W_dec,k^m||_2, [F]: what a code is multiplied by before the largest are selected."""
@@ -142,5 +153,5 @@ class Crosscoder(nn.Module):
         if not (folder / CONFIG).is_file():
             raise StudyError(f"{folder}: no crosscoder there ({CONFIG} is missing); fit it first")
         crosscoder = cls(CrosscoderConfig(**json.loads((folder / CONFIG).read_text())))
-        crosscoder.load_state_dict(load_file(folder / WEIGHTS))
+        crosscoder.load_state_dict({"limit_M": crosscoder.limit_M, **load_file(folder / WEIGHTS)})
         return crosscoder.eval()

@@ -58,21 +58,18 @@ class Rows:
 
 
 @torch.no_grad()
-def recovered_cross_entropy(
-    crosscoder: Crosscoder, models: Sequence[Path], corpus: Path, largest_norm: Sequence[float]
-) -> dict[str, CrossEntropy]:
+def recovered_cross_entropy(crosscoder: Crosscoder, models: Sequence[Path], corpus: Path) -> dict[str, CrossEntropy]:
     """Next-token cross-entropy in nats of every model: clean, spliced, mean-ablated; and the share recovered.
 
     `spliced` puts x^ in the place of x at the crosscoder's layer, `mean_ablated` the mean activation; `recovered`
-    is the share of the gap between clean and mean-ablated that splicing closes. BOS, padding and tokens whose norm
-    exceeds `largest_norm` (one limit a slot) stay as they are: the crosscoder was not fitted on them.
+    is the share of the gap between clean and mean-ablated that splicing closes. BOS, padding and tokens that are
+    outliers in any model stay as they are: the crosscoder was not fitted on them.
     """
     folders = {model_name(path): path for path in models}
     loaded = {name: load_model(folders[name]) for name in dict.fromkeys(crosscoder.config.models)}
-    limits_M = torch.tensor(largest_norm)
     sums = {slot: np.zeros(4) for slot in crosscoder.config.slots}
     for rows in Rows.of(corpus).batches():
-        reconstructed_BTMD, edited_BT = _reconstruct(crosscoder, loaded, rows, limits_M)
+        reconstructed_BTMD, edited_BT = _reconstruct(crosscoder, loaded, rows)
         for slot, (name, key) in enumerate(zip(crosscoder.config.models, crosscoder.config.slots, strict=True)):
             model, mean_D = loaded[name], crosscoder.mean[slot]
             clean = _cross_entropy(model, rows)
@@ -88,9 +85,7 @@ def _shares(clean: float, spliced: float, ablated: float) -> CrossEntropy:
     return {"clean": clean, "spliced": spliced, "mean_ablated": ablated, "recovered": recovered}
 
 
-def _reconstruct(
-    crosscoder: Crosscoder, models: dict[str, PreTrainedModel], rows: Rows, limits_M: Tensor
-) -> tuple[Tensor, Tensor]:
+def _reconstruct(crosscoder: Crosscoder, models: dict[str, PreTrainedModel], rows: Rows) -> tuple[Tensor, Tensor]:
     """x^ of every slot at every place, [B, T, M, d], and the places that are to be replaced, [B, T]."""
     acts = {
         name: residuals(model, [crosscoder.config.layer], **rows.on(model.device))[:, :, 0]
@@ -99,8 +94,10 @@ def _reconstruct(
     acts_BTMD = torch.stack([acts[name].to(crosscoder.mean) for name in crosscoder.config.models], dim=2)
     codes_NF = crosscoder.encode(acts_BTMD.flatten(0, 1))
     reconstructed_BTMD = crosscoder.decode(codes_NF).view_as(acts_BTMD)
-    ordinary_BT = (acts_BTMD.norm(dim=-1) <= limits_M.to(acts_BTMD.device)).all(dim=-1)
-    return reconstructed_BTMD, ordinary_BT & rows.counts_BT.to(ordinary_BT.device)
+    replaced_BT = rows.counts_BT.to(acts_BTMD.device)
+    for slot, acts_BTD in enumerate(acts_BTMD.unbind(dim=2)):
+        replaced_BT = replaced_BT & crosscoder.ordinary(acts_BTD, slot)
+    return reconstructed_BTMD, replaced_BT
 
 
 def _replaced(model: PreTrainedModel, layer: int, rows: Rows, by: Tensor, where_BT: Tensor) -> float:

@@ -87,6 +87,7 @@ class Trainer:
             derive_seed(settings.seed, "fit"),
             epochs=chosen.epochs,
             outlier_norm=settings.outlier_norm,
+            device=self.device,
         )
         config = CrosscoderConfig(
             models=list(chosen.models),
@@ -101,6 +102,7 @@ class Trainer:
         statistics = self.loader.statistics(config.reference)
         self.crosscoder.mean.copy_(statistics.mean_MD)
         self.crosscoder.scale.copy_(statistics.scale_M)
+        self.crosscoder.limit_M.copy_(settings.outlier_norm * torch.tensor(self.loader.medians))
         self.crosscoder.to(self.device)
         self.objective = Objective(chosen, self.crosscoder, statistics.variance_M, statistics.delta_variance_M)
         self.optimiser = Adam(self.crosscoder.parameters())
@@ -117,7 +119,7 @@ class Trainer:
         rate = self.settings.lr * schedule(done - 1, steps, self.settings.warmup, self.settings.decay)
         warm = min(1.0, done / max(1.0, self.settings.warmup * steps))
         dead_F = self.silent_F >= self._dead_after
-        normalised_BMD = self.crosscoder.normalise(acts_BMD.to(self.device))
+        normalised_BMD = self.crosscoder.normalise(acts_BMD)
         terms: Terms = self.objective(normalised_BMD, warm, dead_F)
         terms.loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.crosscoder.parameters(), 1.0)

@@ -41,10 +41,9 @@ class Row:
         """A format string filled with the line's fields. Raises StudyError if it names a field that is missing."""
         try:
             return template.format(**self.values)
-        except KeyError as error:
-            self.get(str(error.args[0]))
-            raise
-        except (ValueError, IndexError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, KeyError):
+                self.get(str(error.args[0]))
             raise StudyError(f"prompt: {template!r} is not a format string over named fields: {error}") from None
 
     def name(self) -> str:

@@ -38,7 +38,8 @@ from rlgen.evaluation.positions import TokenPositions
 from rlgen.study.sections import Evaluation
 
 COLUMNS = ["task", "item", "sample", "right", "answer", "gold", "response", "prompt"]
-"""Of a run's frame: `answer` is what was read from the response, `gold` what is right; both are text."""
+"""Of a run's frame: `answer` is what was read from the response, `gold` what is right; both are text.
+The model has read or written `prompt` and `response` one straight after the other."""
 
 
 class Harness:
@@ -141,9 +142,10 @@ class _LoadedTask:
         """The frame's row of an answer by log-likelihood: right as the harness's `acc` says."""
         row = self.rows[item]
         right = bool(self._task.process_results(row, scores)["acc"])
-        answer = row["choices"][max(range(len(scores)), key=lambda choice: scores[choice][0])]
-        gold = row["choices"][row["answer"]]
-        return self._row(row, sample=0, right=right, answer=answer, gold=gold, response=answer)
+        best = max(range(len(scores)), key=lambda choice: scores[choice][0])
+        answer, gold = row["choices"][best], row["choices"][row["answer"]]
+        response = self.requests[item][best].args[1]  # as it was scored: the delimiter before it is part of it
+        return self._row(row, sample=0, right=right, answer=answer, gold=gold, response=response)
 
     def _row(self, row: dict[str, Any], **rest: Any) -> dict[str, Any]:
         return {"task": self.name, "item": row["id"], "prompt": row["prompt"], **rest}

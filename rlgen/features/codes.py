@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +13,8 @@ from rlgen.crosscoder.model import Crosscoder
 from rlgen.models import residuals
 from rlgen.study.sections import TokenSet
 
-BATCH = 128
-"""Sequences per forward pass."""
+TOKENS = 16384
+"""Tokens per forward pass, padding included; a sequence that is longer has one for itself."""
 CHUNK = 4096
 """Tokens encoded at once."""
 
@@ -62,15 +61,16 @@ def in_set(tokens: TokenSet, place: int, prompt: int) -> bool:
     return tokens == "all" or (tokens == "prompt") == (place < prompt)
 
 
-def ordinary(crosscoder: Crosscoder, slot: int, acts_ND: Tensor, outlier_norm: float) -> Tensor:
-    """Which activations are no outliers, [N]: norm at most `outlier_norm` times the mean norm of the corpus.
-
-    The crosscoder saw no outliers when it was fitted, so it says nothing about them.
-    """
-    normalised_ND = (acts_ND - crosscoder.mean[slot]) * crosscoder.scale[slot]
-    norm_N = torch.linalg.vector_norm(normalised_ND, dim=-1)
-    kept_N: Tensor = norm_N <= outlier_norm * math.sqrt(acts_ND.shape[-1])
-    return kept_N
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Which sequences to read together, shortest first: padded to the longest, at most so many tokens, or one alone."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[index] > tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 @torch.no_grad()
@@ -81,18 +81,18 @@ def item_codes(
     slot: int,
     items: Sequence[Item],
     tokens: TokenSet,
-    outlier_norm: float,
 ) -> Tensor:
     """Mean code of every item over its tokens that count, [items, F] float32: the model's own, by swap readout.
 
-    Every sequence of an item weighs the same, and every token of a sequence. An item without such tokens has 0.
+    Every sequence of an item weighs the same, and every token of a sequence. Outliers do not count: the crosscoder
+    says nothing about them. An item without such tokens has 0.
     """
     marked = mark(tokenizer, items, tokens)
     per_item = torch.bincount(torch.tensor([m.item for m in marked]), minlength=len(items))
     codes_IF = torch.zeros(len(items), crosscoder.config.features)
-    for start in range(0, len(marked), BATCH):
-        batch = marked[start : start + BATCH]
-        acts_ND, sequence_N = _read(model, batch, crosscoder, slot, outlier_norm)
+    for chosen in batches([len(m.ids) for m in marked], TOKENS):
+        batch = [marked[index] for index in chosen]
+        acts_ND, sequence_N = _read(model, batch, crosscoder, slot)
         length = torch.bincount(sequence_N, minlength=len(batch))
         for acts, sequence in zip(torch.split(acts_ND, CHUNK), torch.split(sequence_N, CHUNK), strict=True):
             item = torch.tensor([m.item for m in batch])[sequence]
@@ -102,9 +102,7 @@ def item_codes(
     return codes_IF
 
 
-def _read(
-    model: PreTrainedModel, batch: list[Marked], crosscoder: Crosscoder, slot: int, outlier_norm: float
-) -> tuple[Tensor, Tensor]:
+def _read(model: PreTrainedModel, batch: list[Marked], crosscoder: Crosscoder, slot: int) -> tuple[Tensor, Tensor]:
     """Activations at the tokens that count, [N, d] float32, and the sequence of the batch that each is of, [N]."""
     width = max(len(m.ids) for m in batch)
     ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
@@ -119,6 +117,6 @@ def _read(
         model, [crosscoder.config.layer], input_ids=ids_BT.to(place), attention_mask=there_BT.to(place)
     )[:, :, 0]
     acts_ND = acts_BTD[counts_BT.to(place)].float()
-    kept_N = ordinary(crosscoder, slot, acts_ND, outlier_norm)
+    kept_N = crosscoder.ordinary(acts_ND, slot)
     sequence_N = counts_BT.nonzero()[:, 0]
     return acts_ND[kept_N], sequence_N[kept_N.cpu()]

@@ -117,7 +117,7 @@ def _read(
                 loaded.clear()
                 loaded[name] = load_model(models[name]), load_tokenizer(models[name])
             items = _with_answers(answers[name], task, selection[task])
-            codes = item_codes(*loaded[name], coder, slots[name], items, rule.tokens, settings.outlier_norm)
+            codes = item_codes(*loaded[name], coder, slots[name], items, rule.tokens)
             if name == "arm":
                 return {"arm": codes.numpy()}
             theirs = _with_answers(answers["arm"], task, selection[task])

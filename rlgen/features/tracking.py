@@ -76,7 +76,7 @@ def choose_tokens(readers: dict[str, StoreReader], layer: int, settings: TrackSe
     for name, reader in readers.items():
         if not np.array_equal(reader.array("tokens", 0, stop), first.array("tokens", 0, stop)):
             raise StudyError(f"stores of `{BASE}` and `{name}` hold different tokens; dump both from one corpus")
-        norms = reader.array("norm", 0, stop, reader.layer_index(layer))
+        norms = reader.array("norm", 0, stop, layer)
         kept &= norms <= settings.outlier_norm * np.median(norms)
     documents, index = np.unique(first.array("document", 0, stop), return_inverse=True)
     if len(documents) < HALVES:

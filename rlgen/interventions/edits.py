@@ -11,7 +11,6 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.evaluation.positions import TokenPositions
-from rlgen.features.codes import ordinary
 from rlgen.models import ResidualEdit, residuals
 from rlgen.study.sections import TokenSet
 
@@ -31,11 +30,10 @@ class Site:
         tokens: TokenSet,
         crosscoder: Crosscoder,
         slot: int,
-        outlier_norm: float,
         bos: int | None,
     ) -> None:
         self.positions, self.tokens, self.bos = positions, tokens, bos
-        self.crosscoder, self.slot, self.outlier_norm = crosscoder, slot, outlier_norm
+        self.crosscoder, self.slot = crosscoder, slot
 
     def edit(self, change: Change) -> ResidualEdit:
         """The edit that puts `change` in the place of the activations here, and nothing else."""
@@ -48,7 +46,7 @@ class Site:
             if not here_BT.any():
                 return acts_BTD
             acts_ND = acts_BTD[here_BT].float()
-            kept_N = ordinary(self.crosscoder, self.slot, acts_ND, self.outlier_norm)
+            kept_N = self.crosscoder.ordinary(acts_ND, self.slot)
             if not kept_N.all():
                 here_BT = here_BT.clone()
                 here_BT[here_BT.clone()] = kept_N

@@ -194,7 +194,6 @@ class Lab:
             self.settings.edit.tokens,
             self.coder,
             self.slots[self.here],
-            self.settings.outlier_norm,
             load_tokenizer(self._models[self.here]).bos_token_id,
         )
 

@@ -16,10 +16,10 @@ from rlgen.crosscoder.diagnostics import diagnose
 from rlgen.crosscoder.explained import Explained
 from rlgen.crosscoder.model import Crosscoder, CrosscoderConfig
 from rlgen.data.miniature import build_tokenizer
-from rlgen.stage import write_json
 from rlgen.study.sections import Activations
 from rlgen.study.sections import Crosscoder as Section
 from rlgen.study.stages import DumpSettings, FitSettings
+from tests.data.corpora import write_corpus
 
 D = 16
 
@@ -30,11 +30,7 @@ def folder(tmp_path_factory: Any) -> Path:
     folder: Path = tmp_path_factory.mktemp("study")
     random = np.random.default_rng(0)
     tokens = random.integers(3, 40, (24, 32)).astype(np.int32)
-    (folder / "corpus").mkdir()
-    np.save(folder / "corpus" / "tokens.npy", tokens)
-    write_json(folder / "corpus" / "corpus.json", {"separate_documents": False})
-    np.save(folder / "corpus" / "documents.npy", np.zeros_like(tokens))
-    np.save(folder / "corpus" / "mask.npy", np.arange(32)[None].repeat(24, axis=0) > 0)
+    write_corpus(folder / "corpus", tokens, np.zeros_like(tokens), np.arange(32)[None].repeat(24, axis=0) > 0)
     for seed, name in enumerate(("base", "rl")):
         torch.manual_seed(seed)
         config = Qwen3Config(
@@ -117,6 +113,15 @@ def test_a_crosscoder_that_says_nothing_recovers_nothing(folder: Path, tmp_path:
     assert found["l0"] == 0
     assert found["dead_fraction"] == 1
     assert [numbers["recovered"] for numbers in found["cross_entropy"].values()] == pytest.approx([0, 0], abs=1e-4)
+
+
+def test_outliers_stay_as_they_are_in_the_model(folder: Path, tmp_path: Path) -> None:
+    crosscoder = perfect(["base", "rl"])
+    with torch.no_grad():
+        crosscoder.W_enc.zero_()
+        crosscoder.limit_M[1] = 0.0  # an outlier in one model is one in all
+    for numbers in run(folder, crosscoder, tmp_path)["cross_entropy"].values():
+        assert numbers["spliced"] == numbers["mean_ablated"] == numbers["clean"]
 
 
 def test_clean_cross_entropy_is_the_models_own(folder: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rlgen.crosscoder.model import Crosscoder, CrosscoderConfig
 from rlgen.errors import StudyError
@@ -46,6 +47,26 @@ def test_swap_readout_puts_one_model_into_every_slot() -> None:
     normalised_BD = (acts_BD - coder.mean[1]) * coder.scale[1]
     codes_BF = coder.encode_normalised(torch.stack([normalised_BD] * 3, dim=1))
     assert torch.allclose(coder.swap_readout(acts_BD, "rl"), codes_BF)
+
+
+def test_outliers_are_those_of_a_raw_norm_beyond_their_slots_limit() -> None:
+    """As in the loader: the mean and the scale have no say in it."""
+    coder, acts_BTD = random_crosscoder(), torch.randn(6, 5, 4)
+    assert coder.ordinary(1e6 * acts_BTD, "rl").all()  # no limit was set
+    coder.limit_M.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    for slot, limit in enumerate((1.0, 2.0, 3.0)):
+        ordinary_BT = coder.ordinary(acts_BTD, slot)
+        assert torch.equal(ordinary_BT, acts_BTD.square().sum(dim=-1).sqrt() <= limit)
+        assert 0 < ordinary_BT.float().mean() < 1
+
+
+def test_one_saved_before_there_were_limits_has_none(tmp_path: Path) -> None:
+    coder = random_crosscoder()
+    coder.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["limit_M"]
+    save_file(weights, tmp_path / "model.safetensors")
+    assert Crosscoder.from_pretrained(tmp_path).limit_M.isinf().all()
 
 
 def test_slots_are_named() -> None:

@@ -56,6 +56,13 @@ def test_known_features_are_found_and_attributed(world: World, stores: list[Path
     assert log.tokens.iloc[-1] == 4 * 40_000
 
 
+def test_the_crosscoder_knows_which_norms_it_was_fitted_on(world: World, stores: list[Path], tmp_path: Path) -> None:
+    train.fit(chosen(epochs=0.1), stores=stores, out=tmp_path / "base-rl")
+    medians = np.median(np.linalg.norm(world.acts, axis=-1), axis=-1)
+    limits = Crosscoder.from_pretrained(tmp_path / "base-rl").limit_M
+    assert limits.tolist() == pytest.approx((10 * medians).tolist(), rel=0.02)
+
+
 def test_base_against_itself_finds_no_difference(stores: list[Path], tmp_path: Path) -> None:
     train.fit(chosen(models=["base", "base"], delta_weight=1.0), stores=stores[:1], out=tmp_path / "null")
     found = nrn(Crosscoder.from_pretrained(tmp_path / "null"))

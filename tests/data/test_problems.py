@@ -58,6 +58,17 @@ def test_jsonl_problems(tmp_path: Path) -> None:
         (["[1]"], {}, r"line 1: not a JSON object"),
         ([{"id": 1, "problem": "a", "answer": "1", "solution": "s"}] * 2, {}, r"id `1` is there twice"),
         ([{"problem": "a", "answer": "1", "solution": "s"}], {"prompt": "{problem"}, r"prompt: .* format string"),
+        (
+            [{"problem": "a", "answer": "1", "solution": "s"}],
+            {"prompt": "{problem.b}"},
+            r"prompt: .*problem\.b.* format string",
+        ),
+        ([{"problem": "a", "answer": "1", "solution": "s"}], {"prompt": "{problem[x]}"}, r"prompt: .* format string"),
+        (
+            [{"problem": {"x": "a"}, "answer": "1", "solution": "s"}],
+            {"prompt": "{problem[answer]}"},
+            r"prompt: .* format string",
+        ),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, rows: list[Any], settings: dict[str, Any], message: str) -> None:

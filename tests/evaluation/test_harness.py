@@ -82,6 +82,15 @@ def test_a_run_has_every_item_and_sample_in_order(harness: Harness) -> None:
     assert (correct == frame["right"]).all()
 
 
+def test_a_choice_is_kept_as_the_text_that_was_scored(harness: Harness) -> None:
+    """Prompt and response together are one request's text, delimiter and all: what tokenises as it was scored."""
+    frame = harness.run(["pick"])
+    for row in frame.itertuples():
+        requests = harness._tasks["pick"].requests[row.item]
+        choices = harness._tasks["pick"].rows[row.item]["choices"]
+        assert row.prompt + row.response == "".join(requests[choices.index(row.answer)].args)
+
+
 def test_answers_follow_from_seed_prompt_and_sample_alone(harness: Harness) -> None:
     whole = harness.run(samples=2, seed=5)
     pd.testing.assert_frame_equal(whole, harness.run(samples=2, seed=5))

@@ -1,10 +1,12 @@
 """The gradient of an answer's log-probability, against finite differences."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from rlgen.features.codes import Item
 from rlgen.features.gradients import answer_gradients
@@ -59,6 +61,27 @@ def test_a_shift_of_all_tokens_is_one_of_the_prompt_and_one_of_the_answer(tmp_pa
     found = {tokens: answer_gradients(model, tokenizer, LAYER, ITEMS, tokens) for tokens in ("all", "prompt", "answer")}
     assert found["answer"].any()
     torch.testing.assert_close(found["all"], found["prompt"] + found["answer"])
+
+
+def test_a_forward_pass_reads_no_more_tokens_than_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_arms(tmp_path)["base"]
+    model, tokenizer = load_model(base), load_tokenizer(base)
+    items = [Item(f"Q max {'9' * (37 * n % 60)}\nA ", ["1234=4", "7", ""]) for n in range(12)]
+    whole_ID = answer_gradients(model, tokenizer, LAYER, items, "all")
+    read, scored = [], []
+
+    def watched(logits_NV: Tensor, targets_N: Tensor, **how: Any) -> Tensor:
+        scored.append(logits_NV.shape[0])
+        return cross_entropy(logits_NV, targets_N, **how)
+
+    monkeypatch.setattr("rlgen.features.gradients.cross_entropy", watched)
+    monkeypatch.setattr("rlgen.features.gradients.TOKENS", 60)
+    model.register_forward_pre_hook(lambda _, __, inputs: read.append(inputs["input_ids"].shape), with_kwargs=True)
+    torch.testing.assert_close(answer_gradients(model, tokenizer, LAYER, items, "all"), whole_ID, rtol=1e-4, atol=1e-5)
+    assert all(rows == 1 or rows * width <= 60 for rows, width in read)
+    assert max(rows for rows, _ in read) > 2
+    assert max(width for _, width in read) > 60  # a sequence longer than the budget goes alone
+    assert sum(scored) == 12 * len("1234=47")  # no other position's logits are made float
 
 
 def test_an_item_without_an_answer_has_none(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from rlgen.data.tasks import make_task, read_items
 from rlgen.errors import StudyError
@@ -21,7 +23,6 @@ from tests.features.planted import planted, write_rates
 SETTINGS = LocaliseSettings(
     localisation=Localisation(crosscoder="base-rl", arm="rl", permutations=20, top=5),
     transfer=["max", "cnt"],
-    outlier_norm=10.0,
 )
 
 
@@ -44,7 +45,7 @@ def test_item_codes_are_means_over_sequences_of_means_over_tokens(arms: dict[str
     model, tokenizer = load_model(arms["base"]), load_tokenizer(arms["base"])
     coder = make_crosscoder(tmp_path / "c")
     items = [Item("Q max 123456\nA ", ["1234=4", "7"]), Item("Q a\nA ", ["99"])]
-    found = item_codes(model, tokenizer, coder, 0, items, "answer", outlier_norm=1e9)
+    found = item_codes(model, tokenizer, coder, 0, items, "answer")
     for item, codes_F in zip(items, found, strict=True):
         means = []
         for response in item.responses:
@@ -52,8 +53,30 @@ def test_item_codes_are_means_over_sequences_of_means_over_tokens(arms: dict[str
             acts_BD = residuals(model, [LAYER], input_ids=ids)[0, -len(response) :, 0]
             means.append(coder.swap_readout(acts_BD, 0).mean(dim=0))
         torch.testing.assert_close(codes_F, torch.stack(means).mean(dim=0), rtol=1e-4, atol=1e-5)
-    none = item_codes(model, tokenizer, coder, 0, items, "answer", outlier_norm=1e-9)
+    coder.limit_M[0] = 1e-9
+    none = item_codes(model, tokenizer, coder, 0, items, "answer")
     assert not none.any()  # every token is an outlier
+
+
+def test_a_forward_pass_reads_no_more_tokens_than_its_budget(
+    arms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(arms["base"]), load_tokenizer(arms["base"])
+    coder = make_crosscoder(tmp_path / "c")
+    items = [Item(f"Q max {'9' * (37 * n % 60)}\nA ", ["1234=4", "7", ""]) for n in range(12)]
+    whole = item_codes(model, tokenizer, coder, 0, items, "answer")
+    shapes = []
+
+    def watched(*given: Any, **inputs: Any) -> Tensor:
+        shapes.append(inputs["input_ids"].shape)
+        return residuals(*given, **inputs)
+
+    monkeypatch.setattr("rlgen.features.codes.residuals", watched)
+    monkeypatch.setattr("rlgen.features.codes.TOKENS", 60)
+    torch.testing.assert_close(item_codes(model, tokenizer, coder, 0, items, "answer"), whole, rtol=1e-4, atol=1e-5)
+    assert all(rows == 1 or rows * width <= 60 for rows, width in shapes)
+    assert max(rows for rows, _ in shapes) > 2
+    assert max(width for _, width in shapes) > 60  # a sequence longer than the budget goes alone
 
 
 def test_the_split_is_of_the_item_and_not_of_its_place() -> None:

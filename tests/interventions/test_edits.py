@@ -1,5 +1,6 @@
 """Edits of a live model: what they change, and what they leave alone."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import get_args
 
@@ -23,10 +24,8 @@ from tests.interventions.conftest import EVALUATION
 FEATURES = [3, 11, 17]
 
 
-def site(
-    positions: TokenPositions, coder: Crosscoder, tokens: TokenSet, limit: float = 1e9, bos: int | None = None
-) -> Site:
-    return Site(positions, tokens, coder, slot=0, outlier_norm=limit, bos=bos)
+def site(positions: TokenPositions, coder: Crosscoder, tokens: TokenSet, bos: int | None = None) -> Site:
+    return Site(positions, tokens, coder, slot=0, bos=bos)
 
 
 def some_acts(count: int = 50, d: int = 32) -> Tensor:
@@ -90,7 +89,9 @@ def test_only_the_site_is_edited(coder: Crosscoder) -> None:
     positions.prefill(ids_BT, (ids_BT > 0).long())
     acts_BTD = some_acts(8).reshape(2, 4, 32)
     acts_BTD[1, 2] *= 1000  # an outlier
-    edit = site(positions, coder, "all", limit=10.0, bos=1).edit(edits.shift(torch.ones(32), 1.0))
+    limited = deepcopy(coder)
+    limited.limit_M[0] = 100.0
+    edit = site(positions, limited, "all", bos=1).edit(edits.shift(torch.ones(32), 1.0))
     changed_BT = (edit(acts_BTD) != acts_BTD).any(dim=-1)
     assert changed_BT.tolist() == [[False, False, True, True], [False, True, False, True]]
     torch.testing.assert_close(edit(acts_BTD)[changed_BT], acts_BTD[changed_BT] + 1)

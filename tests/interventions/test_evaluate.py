@@ -24,7 +24,6 @@ SETTINGS = InterveneSettings(
     bootstrap=50,
     evaluation=EVALUATION,
     groups={"train_domain": [], "transfer": ["max", "cnt"], "unseen": ["min"]},
-    outlier_norm=100.0,
 )
 
 

@@ -11,8 +11,8 @@ from rlgen.report import words
 from rlgen.report.svg import Plot, colour, ticks
 
 Block = Mapping[str, Any]
-Row = tuple[str, Block, bool]
-"""A label, its effects, and whether it is a mean over tasks."""
+Row = tuple[str, Block, str | None]
+"""A label, its effects, and the task's name; None for a mean over tasks."""
 
 _SHOWN = 300
 """Ranks drawn in a score plot: far beyond the threshold of any study, and a small file at 32,768 features."""
@@ -37,7 +37,8 @@ def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold
     plot.y_axis(ticks(floor, 1, 5), words.number, "score / highest score")
     if threshold is not None:
         plot.line((plot.left, plot.y(threshold)), (plot.right, plot.y(threshold)), "bad", 1.2, "5 3")
-        label = f"threshold {threshold:g}: {int((shares > threshold).sum())} kept"
+        passed = int((ranked["score"] > threshold * highest).sum()) if highest > 0 else 0
+        label = f"threshold {threshold:g}: {passed} kept"
         plot.text((plot.right, plot.y(threshold) - 5), label, 11, "bad", text_anchor="end")
     place = [(plot.x(rank + 1), plot.y(max(share, floor))) for rank, share in enumerate(shares)]
     kept = top["feature"].isin(chosen).to_numpy()
@@ -55,7 +56,7 @@ def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold
     return plot.svg()
 
 
-def threshold_curve(curve: Sequence[Block], threshold: float | None, null: Block | None) -> str:
+def threshold_curve(curve: Sequence[Block], threshold: float | None, null: Block) -> str:
     """How many features survive in every transfer task as the threshold rises; the null's range beside it."""
     kept = [row["kept"] for row in curve]
     most = max([*kept, 1])
@@ -67,7 +68,6 @@ def threshold_curve(curve: Sequence[Block], threshold: float | None, null: Block
     plot.dots(spots, "ink", 5)
     if threshold is not None:
         plot.line((plot.x(threshold), plot.top), (plot.x(threshold), plot.bottom), "bad", 1.2, "5 3")
-    if threshold is not None and null is not None:
         low, high = (plot.y(min(null[key], most)) for key in ("low", "high"))
         title = f"permuted labels: {null['low']:g} to {null['high']:g}"
         plot.rect(plot.x(threshold) + 5, high, 5, max(low - high, 2), "soft", title=title)
@@ -84,11 +84,11 @@ def intervention_forest(label: str, rows: Sequence[Row], fill: str) -> str:
     size = (430.0, top + lane * len(rows) + 38)
     plot = Plot(size, label, (low - pad, high + pad), (0, 1), (top, 12, 38, 106))
     plot.x_axis(ticks(low - pad, high + pad, 6), _points, "change of accuracy, points", grid=True)
-    for index, (name, block, mean) in enumerate(rows):
+    for index, (name, block, task) in enumerate(rows):
         middle = top + (index + 0.5) * lane
-        if mean:
+        if task is None:
             plot.rect(0, middle - lane / 2 + 1, plot.width, lane - 2, "panel", fill_opacity=0.6)
-        weight = {"font_weight": 650} if mean else {}
+        weight = {"font_weight": 650} if task is None else {}
         plot.text((plot.left - 8, middle + 4), name, 11.5, "ink", text_anchor="end", **weight)
         _controls(plot, block, middle)
         _effect(plot, name, block, middle, fill)
@@ -98,10 +98,9 @@ def intervention_forest(label: str, rows: Sequence[Row], fill: str) -> str:
 
 def _extent(block: Block) -> list[float]:
     matched, direction = block["matched_random"], block["random_direction"]
-    found = [block["effect"], block.get("low"), block.get("high"), block.get("ceiling"), block.get("encode_decode")]
-    found += [inner.get(key) for inner in (matched, direction) if inner for key in ("q05", "q95")]
-    found += matched.get("values") or []
-    return [value for value in found if value is not None]
+    found = [block[key] for key in ("effect", "low", "high", "ceiling", "encode_decode")]
+    found += [inner[key] for inner in (matched, direction) for key in ("q05", "q95")]
+    return [*found, *matched["values"]]
 
 
 def _controls(plot: Plot, block: Block, middle: float) -> None:
@@ -109,31 +108,26 @@ def _controls(plot: Plot, block: Block, middle: float) -> None:
     start, end = plot.x(matched["q05"]), plot.x(matched["q95"])
     title = f"{matched['draws']} matched random sets: 5% to 95% {_points(matched['q05'])} to {_points(matched['q95'])}"
     plot.rect(start, middle - 11, max(end - start, 1.5), 22, "band", title=title, fill_opacity=0.75)
-    for value in matched.get("values") or []:
+    for value in matched["values"]:
         plot.line((plot.x(value), middle - 11), (plot.x(value), middle - 6), "soft", 1)
-    if direction and direction.get("q05") is not None:
-        start, end = plot.x(direction["q05"]), plot.x(direction["q95"])
-        plot.rect(start, middle + 7.5, max(end - start, 3), 3, "ink", title="random directions, 5% to 95%", rx=1.5)
-    if block.get("ceiling") is not None:
-        x = plot.x(block["ceiling"])
-        title = f"ceiling: {_points(block['ceiling'])}"
-        plot.rect(x - 1.5, middle - 11, 3, 22, "good", title=title)
-    if block.get("encode_decode") is not None:
-        x = plot.x(block["encode_decode"])
-        shape = f"M{x:.1f} {middle - 5:.1f}l5 5l-5 5l-5-5z"
-        title = f"encode-decode: {_points(block['encode_decode'])}"
-        plot.add("path", None, title, d=shape, fill=colour("paper"), stroke=colour("ink"), stroke_width=1.3)
+    start, end = plot.x(direction["q05"]), plot.x(direction["q95"])
+    plot.rect(start, middle + 7.5, max(end - start, 3), 3, "ink", title="random directions, 5% to 95%", rx=1.5)
+    x = plot.x(block["ceiling"])
+    plot.rect(x - 1.5, middle - 11, 3, 22, "good", title=f"ceiling: {_points(block['ceiling'])}")
+    x = plot.x(block["encode_decode"])
+    shape = f"M{x:.1f} {middle - 5:.1f}l5 5l-5 5l-5-5z"
+    title = f"encode-decode: {_points(block['encode_decode'])}"
+    plot.add("path", None, title, d=shape, fill=colour("paper"), stroke=colour("ink"), stroke_width=1.3)
 
 
 def _effect(plot: Plot, name: str, block: Block, middle: float, fill: str) -> None:
     zero, end = plot.x(0), plot.x(block["effect"])
     title = f"{name}: {_points(block['effect'])} points, n = {block['n']}"
     plot.rect(min(zero, end), middle - 4.5, abs(end - zero), 9, fill, title=title)
-    if block.get("low") is not None:
-        low, high = plot.x(block["low"]), plot.x(block["high"])
-        plot.line((low, middle), (high, middle), "ink", 1.4)
-        for x in (low, high):
-            plot.line((x, middle - 3), (x, middle + 3), "ink", 1.4)
+    low, high = plot.x(block["low"]), plot.x(block["high"])
+    plot.line((low, middle), (high, middle), "ink", 1.4)
+    for x in (low, high):
+        plot.line((x, middle - 3), (x, middle + 3), "ink", 1.4)
 
 
 def wall_bars(wall_seconds: Mapping[str, float]) -> str:

@@ -47,10 +47,8 @@ def accuracy_bars(
         middle = plot.x(index + 0.5)
         plot.text((middle, plot.bottom + 16), task, 12, "ink", text_anchor="middle")
         for slot, model in enumerate(models):
-            found = accuracy.get(model, {}).get(task)
-            if found is not None:
-                left = middle + (slot - len(models) / 2) * bar
-                _bar_with_interval(plot, left, bar - 3, found, colours[model], f"{model} on {task}")
+            left = middle + (slot - len(models) / 2) * bar
+            _bar_with_interval(plot, left, bar - 3, accuracy[model][task], colours[model], f"{model} on {task}")
     plot.line((plot.left, plot.bottom), (plot.right, plot.bottom), "soft")
     return plot.svg()
 
@@ -132,7 +130,7 @@ def _level(corner: int, share: float) -> tuple[Point, Point]:
     return _ternary(first), _ternary(second)
 
 
-def overlap_matrix(names: Sequence[str], overlap: Sequence[Sequence[float]], null: Block | None, fill: str) -> str:
+def overlap_matrix(names: Sequence[str], overlap: Sequence[Sequence[float]], null: Block, fill: str) -> str:
     """Overlap of the top features between checkpoints, with the split-half null marked on the colour bar."""
     cell, left, top = 46.0, 60.0, 8.0
     side = cell * len(names)
@@ -150,18 +148,17 @@ def overlap_matrix(names: Sequence[str], overlap: Sequence[Sequence[float]], nul
     return canvas.svg()
 
 
-def _colour_bar(canvas: Canvas, x: float, top: float, height: float, null: Block | None, fill: str) -> None:
+def _colour_bar(canvas: Canvas, x: float, top: float, height: float, null: Block, fill: str) -> None:
     steps = 24
     for step in range(steps):
         share = (step + 0.5) / steps
         canvas.rect(x, top + height * (1 - (step + 1) / steps), 10, height / steps + 0.3, fill, fill_opacity=share)
     for value in (0.0, 0.5, 1.0):
         canvas.text((x + 14, top + height * (1 - value) + (8 if value == 1 else 0)), f"{value:g}", 10)
-    if null is not None:
-        low, high, mean = (top + height * (1 - null[key]) for key in ("low", "high", "mean"))
-        canvas.rect(x - 4, high, 18, max(low - high, 1.5), "paper", fill_opacity=0, stroke=colour("ink"))
-        canvas.line((x - 4, mean), (x + 14, mean), "ink", 2)
-        canvas.text((x + 18, mean + 3.5), "null", 11, "ink", font_weight=600)
+    low, high, mean = (top + height * (1 - null[key]) for key in ("low", "high", "mean"))
+    canvas.rect(x - 4, high, 18, max(low - high, 1.5), "paper", fill_opacity=0, stroke=colour("ink"))
+    canvas.line((x - 4, mean), (x + 14, mean), "ink", 2)
+    canvas.text((x + 18, mean + 3.5), "null", 11, "ink", font_weight=600)
 
 
 def firing_rates(edges: Sequence[float], counts: Sequence[int], label: str) -> str:

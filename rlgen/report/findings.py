@@ -37,7 +37,7 @@ def _finding(
 
 
 def _interval(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: block[key] for key in ("low", "high", "n") if block.get(key) is not None}
+    return {key: block[key] for key in ("low", "high", "n")}
 
 
 def _against_draws(found: Finding, block: Mapping[str, Any]) -> Finding:
@@ -85,7 +85,7 @@ def _amplified(summary: Mapping[str, Any]) -> Iterator[Finding]:
     count = len(summary["localisation"]["features"])
     relation, bound = ("<=", MOST_FEATURES) if count else (">=", 1)
     yield _finding("A few features are localised", count, relation, bound, "features", "a fixed bound")
-    for group, block in (("transfer", edit), ("unseen", edit.get("unseen"))):
+    for group, block in (("transfer", edit), ("unseen", edit["unseen"])):
         if block is None:
             continue
         effect, interval = block["effect"], _interval(block)
@@ -103,7 +103,7 @@ def _ablated(summary: Mapping[str, Any]) -> Iterator[Finding]:
     edit = summary["interventions"].get("ablate")
     if edit is None:
         return
-    for group, block in (("transfer", edit), ("unseen", edit.get("unseen"))):
+    for group, block in (("transfer", edit), ("unseen", edit["unseen"])):
         if block is not None:
             claim = f"Ablating them in {edit['model']} costs more on {group} tasks than matched random features do"
             bound = min(block["matched_random"]["q05"], 0.0)

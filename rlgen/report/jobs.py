@@ -18,7 +18,7 @@ def find_jobs(settings: SummarySettings, paths: Layout) -> list[dict[str, Any]]:
     for artifact in _artifacts(settings, paths):
         if (artifact / MANIFEST).is_file():
             job = {"artifact": artifact.relative_to(paths.root).as_posix(), **read_manifest(artifact)}
-            job["inputs"] = sorted(job.pop("inputs", {}))
+            job["inputs"] = sorted(job.pop("inputs"))
             jobs.append(job)
     return jobs
 
@@ -30,17 +30,17 @@ def cost(jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     versions: dict[str, set[str]] = defaultdict(set)
     for job in jobs:
         wall[job["stage"]] += job["wall_seconds"]
-        peak[job["stage"]] = max(peak[job["stage"]], job.get("peak_memory_bytes") or 0)
-        for package, version in job.get("versions", {}).items():
+        peak[job["stage"]] = max(peak[job["stage"]], job["peak_memory_bytes"])
+        for package, version in job["versions"].items():
             versions[package].add(version)
     kept = ("stage", "artifact", "wall_seconds", "peak_memory_bytes", "device", "seed", "settings", "inputs", "digest")
     return {
         "wall_seconds": {stage: round(seconds, 3) for stage, seconds in wall.items()},
         "peak_memory_bytes": dict(peak),
         "versions": {package: ", ".join(sorted(found)) for package, found in sorted(versions.items())},
-        "git_commits": sorted({job["git_commit"] for job in jobs if job.get("git_commit")}),
-        "devices": sorted({job["device"] for job in jobs if job.get("device")}),
-        "jobs": [{key: job.get(key) for key in kept} for job in jobs],
+        "git_commits": sorted({job["git_commit"] for job in jobs if job["git_commit"]}),
+        "devices": sorted({job["device"] for job in jobs}),
+        "jobs": [{key: job[key] for key in kept} for job in jobs],
     }
 
 
@@ -53,10 +53,8 @@ def _artifacts(settings: SummarySettings, paths: Layout) -> Iterator[Path]:
     models = [*settings.models, *sorted(joined - set(settings.models))]
     yield from (paths.model(model) for model in models)
     yield from (paths.evaluation(model) for model in models)
-    for model in models:
-        for name in (model, f"{model}@*"):
-            pattern = paths.activations(name, "*").relative_to(paths.root)
-            yield from sorted(paths.root.glob(pattern.as_posix()))
+    for model, parts in settings.stores.items():
+        yield from (paths.activations(model, part) for part in range(parts))
     for name in settings.crosscoders:
         yield from (paths.crosscoder(name), paths.diagnostics(name), paths.attribution(name))
     yield from (paths.tracking(name) for name in settings.tracked)

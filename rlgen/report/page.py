@@ -103,8 +103,8 @@ def paper_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         name = paper_task(task)
         for model, method in methods.items():
             theirs = {p: table.get(method, {}).get(name or "") for p, table in ACCURACY.items()}
-            ours = summary["accuracy"].get(model, {}).get(task)
-            if ours is not None and any(value is not None for value in theirs.values()):
+            if any(value is not None for value in theirs.values()):
+                ours = summary["accuracy"][model][task]
                 rows.append({"task": task, "paper_task": name, "model": model, "ours": ours, "theirs": theirs})
     return rows
 
@@ -112,8 +112,8 @@ def paper_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _effect_table(summary: Mapping[str, Any], edit: str) -> list[dict[str, Any]]:
     block = summary["interventions"][edit]
     return [
-        {"label": label, "block": row, "mean": mean, "paper": INTERVENTIONS[edit].get(paper_task(label) or "")}
-        for label, row, mean in effect_rows(summary, block)
+        {"label": label, "block": row, "task": task, "paper": INTERVENTIONS[edit].get(paper_task(task or "") or "")}
+        for label, row, task in effect_rows(summary, block)
     ]
 
 

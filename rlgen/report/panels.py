@@ -84,9 +84,8 @@ def _tracking(summary: Mapping[str, Any], colours: dict[str, str]) -> Iterator[P
         fill = colours[tracked["arm"]]
         names = [c.rpartition("@")[2] if "@" in c else "final" for c in tracked["checkpoints"]]
         for key, label in (("overlap", "same tokens"), ("overlap_across_halves", "across two halves of the tokens")):
-            if key in tracked:
-                svg = figures.overlap_matrix(names, tracked[key], tracked.get("null"), fill)
-                yield Panel(f"{key}-{name}".replace("_", "-"), f"{tracked['arm']}, {label}", svg)
+            svg = figures.overlap_matrix(names, tracked[key], tracked["null"], fill)
+            yield Panel(f"{key}-{name}".replace("_", "-"), f"{tracked['arm']}, {label}", svg)
 
 
 def _localisation(summary: Mapping[str, Any], paths: Layout, colours: dict[str, str]) -> Iterator[Panel]:
@@ -95,15 +94,12 @@ def _localisation(summary: Mapping[str, Any], paths: Layout, colours: dict[str, 
         return
     fill = colours[found["arm"]]
     scores = pd.read_parquet(paths.localisation(found["crosscoder"]) / "scores.parquet")
-    for task in (task for task in summary["tasks"]["transfer"] if task in found["per_task"]):
+    for task in summary["tasks"]["transfer"]:
         chosen = scores[scores["task"] == task]
-        if len(chosen):
-            svg = causal.score_plot(task, chosen, found["features"], found["threshold"], fill)
-            yield Panel(f"score-{task}", f"{task}: {found['per_task'][task]['n_items']} items", svg)
-    curve = found.get("threshold_curve")
-    if curve:
-        svg = causal.threshold_curve(curve, found["threshold"], (found.get("null") or {}).get("kept"))
-        yield Panel("threshold-curve", "All transfer tasks together", svg)
+        svg = causal.score_plot(task, chosen, found["features"], found["threshold"], fill)
+        yield Panel(f"score-{task}", f"{task}: {found['per_task'][task]['n_items']} items", svg)
+    svg = causal.threshold_curve(found["threshold_curve"], found["threshold"], found["null"]["kept"])
+    yield Panel("threshold-curve", "All transfer tasks together", svg)
 
 
 def effect_rows(summary: Mapping[str, Any], block: Mapping[str, Any]) -> list[causal.Row]:
@@ -111,11 +107,11 @@ def effect_rows(summary: Mapping[str, Any], block: Mapping[str, Any]) -> list[ca
     rows: list[causal.Row] = []
     for group in ("transfer", "unseen", "train_domain"):
         tasks = [task for task in summary["tasks"][group] if task in block["tasks"]]
-        mean = block if group == "transfer" else block.get(group)
+        mean = block if group == "transfer" else block[group]
         if mean is not None and len(tasks) > 1:
-            rows.append((f"{GROUPS[group]}, mean", mean, True))
+            rows.append((f"{GROUPS[group]}, mean", mean, None))
         alone = f", {GROUPS[group]}" if len(tasks) == 1 else ""
-        rows += [(f"{task}{alone}", block["tasks"][task], False) for task in tasks]
+        rows += [(f"{task}{alone}", block["tasks"][task], task) for task in tasks]
     return rows
 
 
@@ -128,6 +124,5 @@ def _interventions(summary: Mapping[str, Any], colours: dict[str, str]) -> Itera
 
 def _firing(summary: Mapping[str, Any]) -> Iterator[Panel]:
     for name, crosscoder in summary["crosscoders"].items():
-        rates = crosscoder.get("firing_rate_histogram")
-        if rates:
-            yield Panel(f"firing-{name}", name, figures.firing_rates(rates["edges"], rates["counts"], name))
+        rates = crosscoder["firing_rate_histogram"]
+        yield Panel(f"firing-{name}", name, figures.firing_rates(rates["edges"], rates["counts"], name))

@@ -111,7 +111,7 @@ def _crosscoder(paths: Layout, name: str, models: list[str]) -> dict[str, Any]:
     diagnostics = read_json(paths.diagnostics(name) / "diagnostics.json")
     folder = paths.attribution(name)
     attribution = read_json(folder / "attribution.json")
-    settings = Attribution.model_validate(read_manifest(folder)["settings"].get("attribution", {}))
+    settings = Attribution.model_validate(read_manifest(folder)["settings"]["attribution"])
     return {
         "models": models,
         **diagnostics,
@@ -126,7 +126,7 @@ def _localisation(paths: Layout, crosscoder: str) -> dict[str, Any]:
     settings = Localisation.model_validate(read_manifest(folder)["settings"]["localisation"])
     chosen = {"crosscoder": crosscoder, "arm": settings.arm, "tokens": settings.tokens, "top": settings.top}
     found = read_json(folder / "localisation.json")
-    paper = found.get("by_score", {}).get("code_difference", [])
+    paper = found["by_score"]["code_difference"]
     beside = {"paper_features": paper, "shared_with_paper": len(set(paper) & set(found["features"]))}
     return {"score": settings.score, **found, **chosen, **beside, "threshold": settings.threshold}
 
@@ -134,15 +134,15 @@ def _localisation(paths: Layout, crosscoder: str) -> dict[str, Any]:
 def _interventions(paths: Layout) -> dict[str, Any]:
     """Each edit's effects: at the top the mean over transfer tasks, then the other groups and every task.
 
-    An edit without effects (no feature was localised) is left out.
+    An edit that was measured on no item of a transfer task is left out.
     """
     found = {}
     for edit in EDITS:
         effects = read_json(paths.intervention(edit) / "effects.json")
         groups = effects.pop("groups")
-        if groups.get("transfer") is not None:
-            rest = {group: groups.get(group) for group in ("unseen", "train_domain")}
-            norm = read_manifest(paths.intervention(edit))["settings"].get("edit", {}).get("norm")
+        if groups["transfer"] is not None:
+            rest = {group: groups[group] for group in ("unseen", "train_domain")}
+            norm = read_manifest(paths.intervention(edit))["settings"]["edit"].get("norm")
             found[edit] = {**effects, "norm": norm, **groups["transfer"], **rest}
     return found
 

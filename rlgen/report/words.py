@@ -84,7 +84,7 @@ def alarms(summary: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """How many claims hold, and which do not."""
+    """How many claims hold, and how many do not."""
     claims = summary["findings"]
     failed = [finding["claim"] for finding in claims if not finding["holds"]]
     if not claims:

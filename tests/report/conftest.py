@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rlgen.features import attribution
+from rlgen.interventions import effects
 from rlgen.paths import Layout
 from rlgen.report.page import make_report
 from rlgen.report.summary import summarise
 from rlgen.stage import write_json
-from rlgen.study.sections import Report
-from rlgen.study.stages import ReportSettings, SummarySettings
+from rlgen.study.sections import Attribution, Report
+from rlgen.study.stages import AttributeSettings, ReportSettings, SummarySettings
 
 GROUPS = {"train_domain": ["mod"], "transfer": ["max", "par", "cnt"], "unseen": ["min", "dif"]}
 ACCURACY = {"base": (0.40, 0.47), "sft": (0.12, 0.15), "rl": (0.95, 0.83)}
@@ -62,6 +64,7 @@ class Tree:
             models=["base", "sft", "rl"],
             arms={"sft": "sft", "rl": "grpo"},
             crosscoders=self.crosscoders,
+            stores={"base": 1, "sft": 1, "rl": 1, "rl@1": 1},
             localised="base-rl" if self.localisation else None,
             tracked=["base-sft", "base-rl"] if self.tracking else [],
         )
@@ -136,39 +139,24 @@ class Tree:
         self._manifest(self.paths.diagnostics(name), "diagnose", {})
         write_json(self.paths.diagnostics(name) / "diagnostics.json", diagnostics)
         folder = self.paths.attribution(name)
-        self._manifest(folder, "attribute", {"attribution": {"specific": 0.5}})
-        table = self._attribution_table(name, slots)
+        rule = Attribution()
+        self._manifest(folder, "attribute", json.loads(AttributeSettings(attribution=rule).canonical()))
+        l1_FM, rate_F = self._decoders(name, slots)
+        table = attribution.feature_table(slots, l1_FM, rate_F, rule.specific, rule.nrn_range)
         table.to_parquet(folder / "features.parquet")
-        owners = table.loc[table["specific"], "owner"].value_counts()
-        alive = int(table[f"mas_{slots[0]}"].notna().sum())
-        found: dict[str, Any] = {"alive": alive, "features": FEATURES, "slots": slots}
-        found["specific_features"] = {slot: int(owners.get(slot, 0)) for slot in slots}
-        if "nrn" in table:
-            nrn = table["nrn"].dropna()
-            outside = int(((nrn < 0.4) | (nrn > 0.6)).sum())
-            quantiles = {f"{q:g}": float(nrn.quantile(q)) for q in (0.01, 0.5, 0.99)}
-            found["nrn"] = {"outside": outside, "share_outside": outside / alive, "quantiles": quantiles}
-        write_json(folder / "attribution.json", found)
+        write_json(folder / "attribution.json", attribution.summary(table, slots, rule.nrn_range))
 
-    def _attribution_table(self, name: str, slots: Sequence[str]) -> pd.DataFrame:
+    def _decoders(self, name: str, slots: Sequence[str]) -> tuple[attribution.Floats, attribution.Floats]:
+        """L1 norms by feature and slot, and firing rates; the last ten features are dead."""
         spread = {"base-sft": 0.5, "base-rl": 0.1, "base-sft-rl": 0.2}.get(name, 0.015)
         logits = self.rng.normal(0, spread, (FEATURES, len(slots)))
         tail = {"base-sft": 20, "base-rl": 4, "base-sft-rl": 9}.get(name, self.base_base_outside)
         logits[:tail, 1] += 2.5
-        mas = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         if "null" in name:
-            mas[tail:] = np.clip(mas[tail:], 0.41, 0.59)
-        mas[-10:] = np.nan
-        table = pd.DataFrame({"feature": range(FEATURES), "firing_rate": self.rng.random(FEATURES) * 0.05})
-        for index, slot in enumerate(slots):
-            table[f"l1_{slot}"] = table[f"mas_{slot}"] = mas[:, index]
-        best = np.nan_to_num(mas).argmax(axis=1)
-        table["owner"] = [None if np.isnan(row[0]) else slots[i] for row, i in zip(mas, best, strict=True)]
-        limit = 0.5 if len(slots) > 2 else 0.6
-        table["specific"] = np.nan_to_num(mas).max(axis=1) > limit
-        if len(slots) == 2:
-            table["nrn"] = mas[:, 1] / mas.sum(axis=1)
-        return table
+            logits[tail:] = np.clip(logits[tail:], -0.1, 0.1)
+        rate_F = self.rng.random(FEATURES) * 0.05
+        rate_F[-10:] = 0
+        return np.exp(logits), rate_F
 
     def _tracking(self, name: str) -> None:
         arm = name.removeprefix("base-")
@@ -217,31 +205,37 @@ class Tree:
         write_json(folder / "localisation.json", found)
 
     def _intervention(self, edit: str, effect: float) -> None:
-        tasks = {task: self._block(edit, effect, 60) for names in self.tasks.values() for task in names}
-        groups = {g: self._block(edit, effect, 60 * len(names)) if names else None for g, names in self.tasks.items()}
-        model, alpha = ("base", 2.0) if edit == "amplify" else ("rl", 1.0)
-        likeness = {
-            name: {"like_base": 0.4, "like_arm": 0.6, "length": 8.5} for name in ("baseline", "effect", "donor")
+        tasks = [task for names in self.tasks.values() for task in names]
+        model, donor, alpha = ("base", "rl", 2.0) if edit == "amplify" else ("rl", "base", 1.0)
+        changes = [("baseline", 0, 0.0), ("effect", 0, effect), ("encode_decode", 0, 0.0)]
+        changes += [("ceiling", 0, 0.36 if edit == "amplify" else -0.34)]
+        changes += [("donor", 0, ACCURACY[donor][1] - ACCURACY[model][1])]
+        for name, spread, draws in (("matched_random", 0.06, self.draws), ("random_direction", 0.02, 5)):
+            changes += [(name, draw, self.rng.normal(-0.02, spread)) for draw in range(draws)]
+        items = pd.concat([self._edited(task, ACCURACY[model][1], changes) for task in tasks], ignore_index=True)
+        measured = effects.measure(items, 200, 3)
+        found = {
+            **{"edit": edit, "model": model, "donor": donor, "layer": 3, "alpha": alpha, "tokens": "last_prompt"},
+            **{"samples": 1, "features": list(range(10)), "shift_norm": 5.5},
+            "matched_features": [list(range(10, 20))] * self.draws,
+            "tasks": {task: effects.block([measured[task]], edit) for task in tasks},
+            "groups": {g: effects.block([measured[task] for task in names], edit) for g, names in self.tasks.items()},
+            "likeness": effects.likeness(items, edit, self.tasks),
         }
-        effects: dict[str, Any] = {"likeness": dict.fromkeys(self.tasks, likeness)}
-        effects |= {"edit": edit, "model": model, "alpha": alpha, "tokens": "last_prompt", "features": list(range(10))}
-        effects["shift_norm"] = 5.5
         normed = self.attribution and edit == "amplify"
         self._manifest(self.paths.intervention(edit), "intervene", {"edit": {"norm": 0.7} if normed else {}})
-        write_json(self.paths.intervention(edit) / "effects.json", {**effects, "tasks": tasks, "groups": groups})
+        write_json(self.paths.intervention(edit) / "effects.json", found)
 
-    def _block(self, edit: str, effect: float, n: int) -> dict[str, Any]:
-        def draws(spread: float) -> dict[str, Any]:
-            values = self.rng.normal(-0.02, spread, 20)
-            q05, q95 = np.quantile(values, [0.05, 0.95])
-            found = {"mean": float(values.mean()), "q05": float(q05), "q95": float(q95), "p": 1 / 21}
-            return {**found, "draws": self.draws, "values": values.tolist()}
-
-        effect += float(self.rng.normal(0, 0.02))
-        block = {"baseline": 0.47, "effect": effect, "low": effect - 0.06, "high": effect + 0.06, "n": n}
-        controls = {"matched_random": draws(0.06), "random_direction": draws(0.02), "encode_decode": 0.0}
-        block |= controls | {"ceiling": 0.36 if edit == "amplify" else -0.34}
-        return block | {"subset": {**block, "effect": effect * 1.8, "n": n // 3}}
+    def _edited(self, task: str, rate: float, changes: list[tuple[str, int, float]]) -> pd.DataFrame:
+        """Answers to the measuring items of a task under conditions that change the rate of right ones."""
+        luck = self.rng.random(60)
+        frames = []
+        for condition, draw, change in changes:
+            right = luck < rate + change
+            columns = {"condition": condition, "draw": draw, "task": task, "item": range(60), "sample": 0}
+            answers = {"right": right, "answer": np.where(right, "4", "5"), "response": "314159=4"}
+            frames.append(pd.DataFrame({**columns, **answers}))
+        return pd.concat(frames)
 
 
 @pytest.fixture

@@ -96,6 +96,11 @@ def test_score_plot_counts_what_passes_and_marks_the_chosen() -> None:
     assert [circle["r"] for circle in elements(svg, "circle")] == ["4.2", "4.2"]
 
 
+def test_score_plot_counts_what_passes_beyond_what_is_drawn() -> None:
+    scores = pd.DataFrame({"feature": range(1000), "score": np.linspace(1.0, 0.0, 1000)})
+    assert "threshold 0.5: 500 kept" in causal.score_plot("max", scores, [0], 0.5, "m2")
+
+
 def test_score_plot_counts_the_chosen_that_it_does_not_reach() -> None:
     scores = pd.DataFrame({"feature": range(1000), "score": np.linspace(1.0, -1.0, 1000)})
     assert "2 localised beyond rank 300" in causal.score_plot("max", scores, [0, 400, 999], None, "m2")
@@ -122,7 +127,7 @@ def test_without_a_threshold_neither_plot_has_a_line_for_it() -> None:
 def test_effects_and_controls_share_one_axis() -> None:
     band = {"mean": 0.0, "q05": -0.1, "q95": 0.1, "draws": 20, "values": [-0.1, 0.1], "p": 0.05}
     block = {"effect": 0.2, "low": 0.15, "high": 0.25, "n": 100, "matched_random": band, "random_direction": band}
-    svg = causal.intervention_forest("x", [("max", {**block, "encode_decode": 0.0, "ceiling": 0.3}, False)], "m2")
+    svg = causal.intervention_forest("x", [("max", {**block, "encode_decode": 0.0, "ceiling": 0.3}, "max")], "m2")
     matched, _, ceiling, effect = elements(svg, "rect")
     assert float(effect["width"]) == pytest.approx(float(matched["width"]), abs=0.02)  # 0 to 0.2, and -0.1 to 0.1
     assert float(effect["x"]) == pytest.approx(float(matched["x"]) + float(matched["width"]) / 2, abs=0.02)
@@ -132,7 +137,8 @@ def test_effects_and_controls_share_one_axis() -> None:
 def test_ticks_of_small_effects_keep_their_decimals() -> None:
     band = {"mean": 0.0, "q05": -0.03, "q95": 0.03, "draws": 20, "values": [], "p": 0.05}
     block = {"effect": 0.05, "low": -0.04, "high": 0.08, "n": 50, "matched_random": band, "random_direction": band}
-    svg = causal.intervention_forest("x", [("max", block, False)], "m2")
+    block |= {"encode_decode": 0.0, "ceiling": 0.0}
+    svg = causal.intervention_forest("x", [("max", block, "max")], "m2")
     marks = [node.text for node in ElementTree.fromstring(svg).iter("text")]
     assert [mark for mark in marks if mark in ("0", "+2.5", "+5", "+7.5")] == ["0", "+2.5", "+5", "+7.5"]
 

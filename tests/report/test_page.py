@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import operator
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
+from jinja2 import UndefinedError
 
 from rlgen.errors import StudyError
 from rlgen.report.page import make_report
@@ -152,7 +156,7 @@ def test_without_a_threshold_none_is_drawn_or_named(tree: Tree) -> None:
     assert "by mean score over the transfer tasks: 10 features" in text
     assert "of which 2 are among the above: 3, 7, 200," in text
     assert "features of positive mean score" in text
-    assert "0.7 times the mean norm of base's activations" in text
+    assert "0.7 times the mean norm of base's centred activations" in text
     assert "None" not in text
     for name in ("score-max", "threshold-curve"):
         figure = (tree.paths.report / "figures" / f"{name}.svg").read_text()
@@ -186,6 +190,32 @@ def test_tasks_of_the_papers_names_stand_beside_its_numbers(tree: Tree) -> None:
     assert "77.0" in text  # Qwen3-4B + RL on MATH500
     assert "39.3" in text  # Qwen3-4B + RL on ARC-C
     assert "+38.0" in text  # amplified in Qwen3-4B-Base on SciQ, the paper's subset
+    assert "+28.2" in text  # on PIQA, the only unseen task
+    assert "\N{MINUS SIGN}17.6" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("features/base-rl/attribution/attribution.json", ("nrn", "below")),
+        ("features/base-rl/tracking/tracking.json", ("null",)),
+        ("features/base-rl/localisation/localisation.json", ("threshold_curve",)),
+        ("interventions/amplify/effects.json", ("groups", "transfer", "ceiling")),
+        ("interventions/ablate/effects.json", ("tasks", "max", "baseline")),
+        ("interventions/ablate/effects.json", ("likeness",)),
+        ("diagnostics/base-rl/diagnostics.json", ("cross_entropy", "rl")),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_number_that_a_stage_no_longer_writes_is_missed(tree: Tree, file: str, keys: tuple[str, ...]) -> None:
+    """Better no page than one with a dash where a number was renamed."""
+    path = tree.write().root / file
+    found = json.loads(path.read_text())
+    holder = functools.reduce(operator.getitem, keys[:-1], found)
+    del holder[keys[-1]]
+    path.write_text(json.dumps(found))
+    with pytest.raises((KeyError, UndefinedError)):
+        tree.report()
 
 
 def test_a_missing_summary_is_named(tree: Tree) -> None:

@@ -65,6 +65,8 @@ def test_what_an_earlier_setting_left_behind_is_not_counted(tree: Tree) -> None:
     before = tree.summarise()
     tree._manifest(tree.paths.model("dpo"), "dpo", {})
     tree._manifest(tree.paths.crosscoder("old"), "fit", {})
+    for model, part in (("base", 1), ("rl@9", 0), ("rl@1", 1), ("dpo", 0)):  # more parts, more checkpoints, another arm
+        tree._manifest(tree.paths.activations(model, part), "dump", {"part": part})
     assert tree.summarise() == before
 
 

@@ -2,130 +2,206 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig
 
-from rlgen.activations.layout import Layout
-from rlgen.activations.writer import StoreWriter
-from rlgen.data.corpus import model_inputs, read_corpus
+from rlgen.activations.compute import Computed, check_separation, compute
+from rlgen.activations.layout import SMALL, Layout, Source
+from rlgen.activations.slices import Places, Slices, slices_of
+from rlgen.activations.writer import StoreWriter, Values
+from rlgen.data.corpus import check_vocabulary, read_corpus
 from rlgen.errors import StudyError
-from rlgen.models import load_model, load_tokenizer, residuals
+from rlgen.models import load_model, locate
 from rlgen.paths import model_name
-from rlgen.stage import json_digest, stage
+from rlgen.stage import Workspace, stage
 from rlgen.study.stages import DumpSettings
 
-
-class CorpusPart:
-    """One part's rows of the corpus and the tokens in them that count: BOS and padding are left out."""
-
-    def __init__(self, corpus: Path, settings: DumpSettings) -> None:
-        self.folder = corpus
-        _, self.tokens, self.documents, mask = read_corpus(corpus)
-        self.row_length = self.tokens.shape[1]
-        parts, part, rows = settings.activations.parts, settings.part, len(self.tokens)
-        if settings.tokens is not None:
-            rows = min(rows, max(1, settings.tokens // self.row_length))
-        self.rows = (part * rows // parts, (part + 1) * rows // parts)
-        first = self.rows[0] * self.row_length
-        self.kept: NDArray[np.int64] = first + np.flatnonzero(mask[slice(*self.rows)])
-        """Where the tokens that count are in the flattened corpus, in order."""
-        if not len(self.kept):
-            raise StudyError(
-                f"activations.parts: {parts}; of {rows} rows of {corpus}, part {part} gets no token; use fewer parts"
-            )
+WRITERS_OF_GPU = 4
+"""Threads that write while a GPU computes; so many shards and one more are in memory. A CPU has one such thread."""
+_POLL = 2.0
+"""Seconds between looks at what other processes have done."""
+_PR_SET_PDEATHSIG = 1
+"""Linux: the signal that a process is sent when its parent ends."""
 
 
-def dump(settings: DumpSettings, *, model: Path, corpus: Path, out: Path) -> None:
+def dump(settings: DumpSettings, *, model: Path, corpus: Path, out: Path, ranks: int | None = None) -> None:
     """Residual-stream activations of `model` on its part of `corpus`.
 
-    Raises StudyError if the model yields NaN or infinity, lacks a layer or does not know the corpus' tokens.
+    `ranks` processes share the work, each with a GPU of its own if there are any; by default as many as there are.
+    Raises StudyError if the model yields NaN or infinity, lacks a layer or has another tokenizer than the corpus.
     """
     with stage("dump", settings, {"model": model, "corpus": corpus}, out) as work:
-        part = CorpusPart(corpus, settings)
-        network = load_model(model)
-        _check_vocabulary(network, part, model)
-        layout = Layout(
-            model=model_name(model),
-            model_digest=work.inputs["model"],
-            tokenizer_digest=_tokenizer_digest(model),
-            corpus_digest=work.inputs["corpus"],
-            layers=settings.activations.layers,
-            d=network.config.get_text_config().hidden_size,
-            dtype=settings.activations.dtype,
-            part=settings.part,
-            parts=settings.activations.parts,
-            tokens=len(part.kept),
-            rows=part.rows,
-            chunk_tokens=settings.activations.chunk_tokens,
-            shard_tokens=settings.activations.shard_tokens,
-        )
+        slices = slices_of(corpus, work.inputs["corpus"], settings.activations, settings.tokens)
+        shards = slices.part(settings.part, settings.activations.parts)
+        check_vocabulary(corpus, model)
+        layout = _layout(settings, model, corpus, work, slices, shards)
         writer = StoreWriter(work.folder, work.scratch, layout)
         todo = [shard for shard in range(layout.shards) if not writer.done(shard)]
-        left = sum(layout.shard(shard).stop - layout.shard(shard).start for shard in todo)
-        progress = work.progress(layout.tokens, "tokens", done=layout.tokens - left)
-        for shard in todo:
-            where = layout.shard(shard)
-            writer.write(shard, _compute(network, part, where, settings.activations.batch_rows, layout))
-            progress.add(where.stop - where.start)
+        progress = work.progress(layout.tokens, "tokens", done=layout.tokens - _tokens(layout, todo))
+        ranks = min(ranks or max(1, torch.cuda.device_count()), max(1, len(todo)))
+        if layout.source is not None:
+            for shard in todo:
+                writer.write(shard, None, _small(slices, slices.shard(shards.start + shard)), None)
+        elif ranks == 1:
+            for shard in write_shards(settings, model, slices, shards, writer, todo):
+                progress.add(_tokens(layout, [shard]))
+        else:
+            for shard in _in_processes(ranks, settings, model, slices, shards, writer, todo):
+                progress.add(_tokens(layout, [shard]))
         work.digest = writer.finish()
 
 
-def _compute(
-    network: PreTrainedModel, part: CorpusPart, where: slice, batch_rows: int, layout: Layout
-) -> dict[str, NDArray[Any]]:
-    """The arrays of one shard, the part's tokens `where`.
-
-    Batches are cut anew for every shard, so that a shard's bits do not depend on what was computed before it.
-    """
-    kept = part.kept[where]
-    bf16 = layout.dtype == "bfloat16"
-    acts_NLD = np.empty((len(kept), len(layout.layers), layout.d), dtype=np.uint16 if bf16 else np.float32)
-    norm_NL = np.empty(acts_NLD.shape[:2], dtype=np.float32)
-    first, last = int(kept[0]) // part.row_length, int(kept[-1]) // part.row_length + 1
-    for start in range(first, last, batch_rows):
-        stop = min(start + batch_rows, last)
-        low, high = np.searchsorted(kept, (start * part.row_length, stop * part.row_length))
-        inputs = {
-            k: torch.from_numpy(v).to(network.device) for k, v in model_inputs(part.folder, slice(start, stop)).items()
-        }
-        flat_TLD = residuals(network, layout.layers, **inputs).flatten(0, 1)
-        found_NLD = flat_TLD[torch.from_numpy(kept[low:high] - start * part.row_length).to(network.device)]
-        found_NLD = found_NLD.to(getattr(torch, layout.dtype)).cpu()
-        norms = found_NLD.float().norm(dim=-1)
-        _check_finite(norms, layout, where.start + low, where.start + high)
-        norm_NL[low:high] = norms.numpy()
-        acts_NLD[low:high] = found_NLD.view(torch.int16).numpy().view(np.uint16) if bf16 else found_NLD.numpy()
-    flat = {"tokens": part.tokens.reshape(-1), "document": part.documents.reshape(-1)}
-    return {"activations": acts_NLD, "norm": norm_NL} | {name: values[kept] for name, values in flat.items()}
+def write_shards(
+    settings: DumpSettings, model: Path, slices: Slices, shards: range, writer: StoreWriter, todo: list[int]
+) -> Iterator[int]:
+    """Compute and write the shards `todo` of a part; writing overlaps computing. Yields each when it is written."""
+    network = load_model(model)
+    layout = writer.layout
+    check_separation(network, slices, max(layout.layers))
+    running: deque[tuple[int, Future[None]]] = deque()
+    writers = WRITERS_OF_GPU if network.device.type == "cuda" else 1
+    with ThreadPoolExecutor(writers) as pool:
+        try:
+            for shard in todo:
+                places_N = slices.shard(shards.start + shard)
+                found = compute(network, slices, places_N, layout.layers, layout.dtype, settings.activations.batch_rows)
+                if len(running) == writers:
+                    yield _finished(running)
+                running.append((shard, pool.submit(_write, writer, shard, found, slices, places_N)))
+            while running:
+                yield _finished(running)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _check_finite(norm_NL: Tensor, layout: Layout, start: int, stop: int) -> None:
-    bad = ~torch.isfinite(norm_NL)
-    if bad.any():
-        layers = [layer for layer, any_bad in zip(layout.layers, bad.any(dim=0).tolist(), strict=True) if any_bad]
+def _in_processes(
+    ranks: int, settings: DumpSettings, model: Path, slices: Slices, shards: range, writer: StoreWriter, todo: list[int]
+) -> Iterator[int]:
+    """As `write_shards`, by several processes, of which each takes every `ranks`-th shard."""
+    threads = max(1, torch.get_num_threads() // ranks)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(ranks, mp_context=spawn, initializer=_die_with_parent) as pool:
+        given = (settings, model, slices.folder, writer.folder, writer.scratch, writer.layout, shards)
+        futures = [pool.submit(_rank, rank, threads, todo[rank::ranks], *given) for rank in range(ranks)]
+        left = list(todo)
+        while left:
+            running = wait(futures, timeout=_POLL, return_when=FIRST_EXCEPTION).not_done
+            for future in futures:
+                if future.done():
+                    future.result()
+            written = left if not running else [shard for shard in left if writer.recorded(shard)]
+            left = [shard for shard in left if shard not in written]
+            yield from written
+
+
+def _rank(
+    rank: int,
+    threads: int,
+    todo: list[int],
+    settings: DumpSettings,
+    model: Path,
+    corpus: Path,
+    folder: Path,
+    scratch: Path,
+    layout: Layout,
+    shards: range,
+) -> None:
+    """One of several processes that dump a part."""
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+    slices = slices_of(corpus, layout.corpus_digest, settings.activations, settings.tokens)
+    for _ in write_shards(settings, model, slices, shards, StoreWriter(folder, scratch, layout), todo):
+        pass
+
+
+def _die_with_parent() -> None:
+    """A killed job's processes must not go on writing where the next one starts."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _finished(running: deque[tuple[int, Future[None]]]) -> int:
+    shard, future = running.popleft()
+    future.result()
+    return shard
+
+
+def _write(writer: StoreWriter, shard: int, found: Computed, slices: Slices, places_N: Places) -> None:
+    norm_NL = found.norm_NL.cpu().numpy()
+    _check_finite(norm_NL, writer.layout, slices, places_N)
+    acts_NLD = found.acts_NLD.cpu()
+    bits = acts_NLD.view(torch.int16).numpy().view(np.uint16) if acts_NLD.dtype == torch.bfloat16 else acts_NLD.numpy()
+    writer.write(shard, bits, _small(slices, places_N) | {"norm": norm_NL}, found.sum_LD.cpu().numpy())
+
+
+def _small(slices: Slices, places_N: Places) -> Values:
+    """What is stored of every token beside its activations."""
+    row_N, column_N = np.divmod(places_N, slices.row_length)
+    values: Values = {
+        "tokens": slices.tokens[row_N, column_N],
+        "document": slices.documents[row_N, column_N],
+        "position": places_N,
+    }
+    return {name: array.astype(SMALL[name]) for name, array in values.items()}
+
+
+def _layout(
+    settings: DumpSettings, model: Path, corpus: Path, work: Workspace, slices: Slices, shards: range
+) -> Layout:
+    chosen = settings.activations
+    where, revision = locate(model)
+    config = AutoConfig.from_pretrained(where, revision=revision).get_text_config()
+    for index, layer in enumerate(chosen.layers):
+        if layer > config.num_hidden_layers:
+            raise StudyError(
+                f"activations.layers[{index}]: {layer}; {model} has blocks 1 to {config.num_hidden_layers}"
+            )
+    largest = int(slices.tokens.max())
+    if largest >= config.vocab_size:
         raise StudyError(
-            f"model `{layout.model}`: NaN or infinite activations after layers {layers} "
-            f"in tokens {start:,} to {stop - 1:,} of part {layout.part}; "
-            f"its weights are broken, or overflow {layout.dtype}"
-        )
-
-
-def _check_vocabulary(network: PreTrainedModel, part: CorpusPart, model: Path) -> None:
-    size = network.get_input_embeddings().num_embeddings
-    largest = int(part.tokens[slice(*part.rows)].max())
-    if largest >= size:
-        raise StudyError(
-            f"{model}: knows {size:,} token ids, the corpus holds id {largest:,}; "
+            f"{model}: its embeddings end at id {config.vocab_size - 1:,}, the corpus holds id {largest:,}; "
             "the models of a study must share the tokenizer"
         )
+    streamed = chosen.mode == "streamed"
+    return Layout(
+        model=model_name(model),
+        model_digest=work.inputs["model"],
+        tokenizer_digest=read_corpus(corpus)[0]["vocabulary_digest"],
+        corpus_digest=work.inputs["corpus"],
+        layers=chosen.layers,
+        d=config.hidden_size,
+        dtype=chosen.dtype,
+        part=settings.part,
+        parts=chosen.parts,
+        tokens=slices.tokens_of(shards),
+        first_shard=shards.start,
+        chunk_tokens=chosen.chunk_tokens,
+        shard_tokens=chosen.shard_tokens,
+        codec=chosen.codec,
+        source=Source(model=str(model), corpus=str(corpus), batch_rows=chosen.batch_rows) if streamed else None,
+    )
 
 
-def _tokenizer_digest(model: Path) -> str:
-    """What a tokenizer is known by: its vocabulary. Files differ between versions of the library, ids must not."""
-    return json_digest(sorted(load_tokenizer(model).get_vocab().items()))
+def _tokens(layout: Layout, shards: list[int]) -> int:
+    return sum(layout.shard(shard).stop - layout.shard(shard).start for shard in shards)
+
+
+def _check_finite(norm_NL: np.ndarray, layout: Layout, slices: Slices, places_N: Places) -> None:
+    bad_NL = ~np.isfinite(norm_NL)
+    if bad_NL.any():
+        layers = [layer for layer, any_bad in zip(layout.layers, bad_NL.any(axis=0).tolist(), strict=True) if any_bad]
+        row, column = divmod(int(places_N[bad_NL.any(axis=1)].min()), slices.row_length)
+        raise StudyError(
+            f"model `{layout.model}`: {int(bad_NL.any(axis=1).sum()):,} tokens with NaN or infinite activations after "
+            f"layers {layers}, the first at row {row}, column {column} of the corpus, in part {layout.part}; "
+            f"its weights are broken, or overflow {layout.dtype}; the shards before it are kept"
+        )

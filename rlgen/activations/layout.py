@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlgen.errors import StudyError
-from rlgen.study.sections import Section
+from rlgen.study.sections import Codec, Section
 
 METADATA = "zarr.json"
-FORMAT = 1
+FORMAT = 2
 """Version of this layout."""
-ARRAYS = ("activations", "tokens", "document", "norm")
+ACTIVATIONS = "activations"
+SMALL = {"tokens": "int32", "document": "int32", "position": "int64", "norm": "float32"}
+"""The other arrays, each one file a part, and their dtypes; `norm` has the layers as its second dimension."""
 
 Bits = NDArray[Any]
 """Activations as stored: bf16 bits in uint16, or float32."""
@@ -44,6 +46,17 @@ class Statistics(Section):
         )
 
 
+class Source(Section):
+    """Where activations come from that are computed when they are read."""
+
+    model: str
+    """Folder of the model."""
+    corpus: str
+    """Folder of the corpus."""
+    batch_rows: int
+    """Corpus rows per forward pass."""
+
+
 class Layout(Section):
     """Shape and provenance of one part: known before its first token is computed."""
 
@@ -63,10 +76,13 @@ class Layout(Section):
     parts: int
     tokens: int
     """Tokens in this part, those left out not counted."""
-    rows: tuple[int, int]
-    """This part's rows of the corpus, first and last + 1."""
+    first_shard: int
+    """This part's first shard, counted over all parts: parts are cut where shards are."""
     chunk_tokens: int
     shard_tokens: int
+    codec: Codec
+    source: Source | None = None
+    """Given if the activations are not on disk, but computed when they are read."""
 
     @property
     def shards(self) -> int:
@@ -81,9 +97,15 @@ class Layout(Section):
 class Attributes(Layout):
     """A finished part's Zarr attributes."""
 
-    statistics: Statistics
+    statistics: Statistics | None
+    """None if the activations are computed when they are read."""
     checksums: dict[str, list[str]]
     """SHA-256 of every array's shard files."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the activations, uncompressed."""
+        return self.tokens * len(self.layers) * self.d * (2 if self.dtype == "bfloat16" else 4)
 
 
 def read_attributes(part: Path) -> Attributes:
@@ -100,7 +122,7 @@ def read_attributes(part: Path) -> Attributes:
 
 def shard_file(part: Path, array: str, shard: int) -> Path:
     """The file of an array's shard: Zarr's default key encoding; shards are cut along the tokens only."""
-    dimensions = {"activations": 3, "norm": 2}.get(array, 1)
+    dimensions = {ACTIVATIONS: 3, "norm": 2}.get(array, 1)
     return part / array / "c" / "/".join([str(shard)] + ["0"] * (dimensions - 1))
 
 

@@ -2,21 +2,94 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from rlgen.activations.layout import Attributes, Bits, read_attributes, to_float32
+from rlgen.activations.chunks import ShardFile
+from rlgen.activations.layout import ACTIVATIONS, SMALL, Attributes, Bits, read_attributes, shard_file, to_float32
 from rlgen.errors import StudyError
 
-_SAME_IN_PARTS = ("model", "model_digest", "tokenizer_digest", "corpus_digest", "layers", "d", "dtype", "parts")
+_SAME_IN_PARTS = (
+    "model",
+    "model_digest",
+    "tokenizer_digest",
+    "corpus_digest",
+    "layers",
+    "d",
+    "dtype",
+    "parts",
+    "chunk_tokens",
+    "shard_tokens",
+)
 _COMPARED_TOKENS = 1 << 20
 """Token ids of two stores are compared in blocks of so many."""
+
+Block = tuple[int, int]
+"""The tokens [start, stop) of a chunk."""
+
+
+class Part:
+    """One part of a store: reads its chunks, from any thread."""
+
+    def __init__(self, path: Path, attributes: Attributes) -> None:
+        self.path, self.attributes = path, attributes
+        self._file = cache(self._open)
+        """By array and shard: a shard's index is read once."""
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks; the last may be shorter."""
+        return -(-self.attributes.tokens // self.attributes.chunk_tokens)
+
+    def chunk(self, index: int) -> slice:
+        """The part's tokens that chunk `index` holds."""
+        size = self.attributes.chunk_tokens
+        return slice(index * size, min((index + 1) * size, self.attributes.tokens))
+
+    def read_activations(self, chunk: int, layer: int, out: Bits) -> None:
+        """Fill `out` [tokens of the chunk, d] with the activations at `layer` (an index into the stored layers)."""
+        a = self.attributes
+        shard, place = divmod(chunk, a.shard_tokens // a.chunk_tokens)
+        file = self._file(ACTIVATIONS, shard)
+        self._fill(file, place * len(a.layers) + layer, out)
+
+    def read_small(self, name: str, chunk: int, layer: int, out: NDArray[Any]) -> None:
+        """Fill `out` [tokens of the chunk] with one of the other arrays; `layer` counts for `norm` alone."""
+        width = len(self.attributes.layers) if name == "norm" else 1
+        self._fill(self._file(name, 0), chunk * width + (layer if name == "norm" else 0), out)
+
+    def _fill(self, file: ShardFile, chunk: int, out: NDArray[Any]) -> None:
+        size = self.attributes.chunk_tokens
+        if len(out) == size:
+            file.read(chunk, out)
+            return
+        whole = np.empty((size, *out.shape[1:]), dtype=out.dtype)  # Zarr pads a part's last chunk
+        file.read(chunk, whole)
+        out[:] = whole[: len(out)]
+
+    def _open(self, name: str, shard: int) -> ShardFile:
+        a = self.attributes
+        path = shard_file(self.path, name, shard)
+        if name == ACTIVATIONS:
+            return ShardFile(path, a.shard_tokens // a.chunk_tokens * len(a.layers), a.codec)
+        return ShardFile(path, self.chunks * (len(a.layers) if name == "norm" else 1), "none")
+
+
+def open_part(path: Path) -> Part:
+    """A part of a store, on disk or computed when it is read. Raises StudyError if there is none."""
+    attributes = read_attributes(path)
+    if attributes.source is None:
+        return Part(path, attributes)
+    from rlgen.activations.live import LivePart  # needs torch and transformers; a stored part does not
+
+    return LivePart(path, attributes)
 
 
 class StoreReader:
@@ -26,22 +99,24 @@ class StoreReader:
     """
 
     def __init__(self, parts: list[Path]) -> None:
-        found = sorted(((read_attributes(path), path) for path in parts), key=lambda part: part[0].part)
-        self._attributes = [attributes for attributes, _ in found]
-        self.paths = [path for _, path in found]
+        self._parts = sorted((open_part(path) for path in parts), key=lambda part: part.attributes.part)
+        self.paths = [part.path for part in self._parts]
         """The parts' folders, in order."""
         self._check_parts()
         first = self.attributes
         self.model, self.layers, self.d, self.dtype = first.model, first.layers, first.d, first.dtype
-        self._starts = np.cumsum([0, *(a.tokens for a in self._attributes)])
-        self.tokens_total = int(self._starts[-1])
+        self._starts = [0]
+        self._first_blocks = [0]
+        for part in self._parts:
+            self._starts.append(self._starts[-1] + part.attributes.tokens)
+            self._first_blocks.append(self._first_blocks[-1] + part.chunks)
+        self.tokens_total = self._starts[-1]
         """Tokens over all parts."""
-        self._arrays: dict[str, list[Any]] = {}
 
     @property
     def attributes(self) -> Attributes:
         """The first part's attributes."""
-        return self._attributes[0]
+        return self._parts[0].attributes
 
     @property
     def tokens(self) -> NDArray[np.int32]:
@@ -53,9 +128,14 @@ class StoreReader:
         """Document ids, [tokens]."""
         return self.array("document", 0, self.tokens_total)
 
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Where each token is in the flattened corpus, [tokens]."""
+        return self.array("position", 0, self.tokens_total)
+
     def norms(self, layer: int) -> NDArray[np.float32]:
         """Norms of the activations at `layer`, [tokens]."""
-        return self.array("norm", 0, self.tokens_total, self.layer_index(layer))
+        return self.array("norm", 0, self.tokens_total, layer)
 
     def read(self, start: int, stop: int, layer: int) -> NDArray[np.float32]:
         """Activations of tokens [start, stop) after block `layer`, [stop - start, d]."""
@@ -63,7 +143,23 @@ class StoreReader:
 
     def read_stored(self, start: int, stop: int, layer: int) -> Bits:
         """As `read`, but in the store's precision: float32, or bf16 bits in uint16."""
-        return self.array("activations", start, stop, self.layer_index(layer))
+        out = np.empty((stop - start, self.d), dtype=self.stored_dtype)
+        return self._gather(start, stop, out, lambda block, into: self.read_block(block, layer, into))
+
+    def array(self, name: str, start: int, stop: int, layer: int | None = None) -> NDArray[Any]:
+        """Tokens [start, stop) of `tokens`, `document`, `position`, or of `norm` at `layer`; [stop - start]."""
+        out = np.empty(stop - start, dtype=SMALL[name])
+        return self._gather(start, stop, out, lambda block, into: self.read_small(name, block, into, layer))
+
+    def read_block(self, block: int, layer: int, out: Bits) -> None:
+        """Fill `out` [tokens of the block, d], as stored, with the activations of block `block` (see `blocks`)."""
+        part, chunk = self._locate(block)
+        part.read_activations(chunk, self.layer_index(layer), out)
+
+    def read_small(self, name: str, block: int, out: NDArray[Any], layer: int | None = None) -> None:
+        """As `read_block`, of one of the other arrays."""
+        part, chunk = self._locate(block)
+        part.read_small(name, chunk, 0 if layer is None else self.layer_index(layer), out)
 
     def layer_index(self, layer: int) -> int:
         """Where `layer` is among the stored layers. Raises StudyError if it is not."""
@@ -73,28 +169,57 @@ class StoreReader:
             )
         return self.layers.index(layer)
 
-    def array(self, name: str, start: int, stop: int, *rest: int) -> NDArray[Any]:
-        """Tokens [start, stop) of an array, over part boundaries; `rest` indexes its other dimensions."""
-        if name not in self._arrays:
-            self._arrays[name] = [zarr.open_array(path / name, mode="r") for path in self.paths]
-        pieces = []
-        for array, offset in zip(self._arrays[name], self._starts[:-1], strict=True):
-            low, high = max(start - offset, 0), min(stop - offset, array.shape[0])
-            if low < high:
-                pieces.append(np.asarray(array[(slice(low, high), *rest)]))
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Of what `read_stored` gives."""
+        return np.dtype(np.uint16 if self.dtype == "bfloat16" else np.float32)
 
-    def blocks(self) -> list[tuple[int, int]]:
-        """The tokens [start, stop) of every chunk, in order: the unit of a read."""
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The tokens of every chunk, in order: the unit of a read."""
         found = []
-        for attributes, start in zip(self._attributes, self._starts.tolist(), strict=False):
-            edges = [*range(0, attributes.tokens, attributes.chunk_tokens), attributes.tokens]
+        for part, start in zip(self._parts, self._starts, strict=False):
+            edges = [*range(0, part.attributes.tokens, part.attributes.chunk_tokens), part.attributes.tokens]
             found += [(start + low, start + high) for low, high in pairwise(edges)]
         return found
 
+    def same_bytes(self, name: str, other: StoreReader) -> bool:
+        """Whether an array's files were written with the same content as another store's."""
+        pairs = zip(self._parts, other._parts, strict=True)
+        return all(a.attributes.checksums[name] == b.attributes.checksums[name] for a, b in pairs)
+
+    @cached_property
+    def shard_of_block(self) -> NDArray[np.int64]:
+        """For every block, its shard, counted over all parts."""
+        found = []
+        for part in self._parts:
+            chunks = np.arange(part.chunks) * part.attributes.chunk_tokens
+            found.append(part.attributes.first_shard + chunks // part.attributes.shard_tokens)
+        return np.concatenate(found)
+
+    def _locate(self, block: int) -> tuple[Part, int]:
+        index = bisect_right(self._first_blocks, block) - 1
+        return self._parts[index], block - self._first_blocks[index]
+
+    def _gather(self, start: int, stop: int, out: NDArray[Any], read: Callable[[int, Any], None]) -> NDArray[Any]:
+        """Whole blocks are read in place; of others, what is asked for is copied."""
+        block = bisect_right(self.blocks, start, key=lambda found: found[0]) - 1
+        at = start
+        while at < stop:
+            low, high = self.blocks[block]
+            if start <= low and high <= stop:
+                read(block, out[low - start : high - start])
+            else:
+                whole = np.empty((high - low, *out.shape[1:]), dtype=out.dtype)
+                read(block, whole)
+                out[at - start : min(high, stop) - start] = whole[at - low : min(high, stop) - low]
+            at, block = high, block + 1
+        return out
+
     def _check_parts(self) -> None:
         first = self.attributes
-        for path, attributes in zip(self.paths, self._attributes, strict=True):
+        for part in self._parts:
+            path, attributes = part.path, part.attributes
             for key in _SAME_IN_PARTS:
                 mine, its = getattr(first, key), getattr(attributes, key)
                 if mine != its:
@@ -102,7 +227,7 @@ class StoreReader:
                         f"{self.paths[0]} and {path} are not parts of one store: "
                         f"{key} is {mine} and {its}; dump both again"
                     )
-        have = [attributes.part for attributes in self._attributes]
+        have = [part.attributes.part for part in self._parts]
         if have != list(range(first.parts)):
             raise StudyError(f"{self.paths[0].parent}: parts {have} given, 0 to {first.parts - 1} needed, each once")
 
@@ -112,25 +237,29 @@ class Joined:
 
     def __init__(self, readers: list[StoreReader]) -> None:
         self.readers = readers
+        self.distinct = list(dict.fromkeys(readers))
+        """The stores, each once."""
+        self.slots = [self.distinct.index(reader) for reader in readers]
+        """For every model, which of the distinct stores is its own."""
         self.models = [reader.model for reader in readers]
         """The models' names; one may be there twice."""
-        self.d, self.dtype, self.tokens_total = readers[0].d, readers[0].dtype, readers[0].tokens_total
+        first = readers[0]
+        self.d, self.dtype, self.tokens_total = first.d, first.dtype, first.tokens_total
+        self.stored_dtype = first.stored_dtype
 
     def read_stored(self, start: int, stop: int, layer: int) -> Bits:
         """Activations of tokens [start, stop) after block `layer`, [stop - start, models, d], as stored."""
-        read: dict[StoreReader, Bits] = {}
-        for reader in self.readers:
-            if reader not in read:
-                read[reader] = reader.read_stored(start, stop, layer)
-        return np.stack([read[reader] for reader in self.readers], axis=1)
+        read = [reader.read_stored(start, stop, layer) for reader in self.distinct]
+        return np.stack([read[slot] for slot in self.slots], axis=1)
 
     def read(self, start: int, stop: int, layer: int) -> NDArray[np.float32]:
         """Activations of tokens [start, stop) after block `layer`, [stop - start, models, d]."""
         return to_float32(self.read_stored(start, stop, layer))
 
-    def blocks(self) -> list[tuple[int, int]]:
-        """The tokens [start, stop) of every chunk of the first store."""
-        return self.readers[0].blocks()
+    @property
+    def blocks(self) -> list[Block]:
+        """The tokens of every chunk; the same in all stores."""
+        return self.readers[0].blocks
 
 
 def join(stores: list[list[Path]]) -> Joined:
@@ -173,6 +302,9 @@ def _check_joinable(one: StoreReader, two: StoreReader) -> None:
         "width d": lambda reader: reader.d,
         "dtype": lambda reader: reader.dtype,
         "number of tokens": lambda reader: reader.tokens_total,
+        "tokens a shard": lambda reader: reader.attributes.shard_tokens,
+        "tokens a chunk": lambda reader: reader.attributes.chunk_tokens,
+        "parts": lambda reader: reader.attributes.parts,
     }
     for what, value in of.items():
         if value(one) != value(two):
@@ -180,6 +312,8 @@ def _check_joinable(one: StoreReader, two: StoreReader) -> None:
                 f"{one.paths[0]} and {two.paths[0]} cannot be joined: "
                 f"{what} {value(one)} of `{one.model}`, {value(two)} of `{two.model}`; dump both on the same corpus"
             )
+    if one.same_bytes("tokens", two) and one.same_bytes("position", two):
+        return
     for start in range(0, one.tokens_total, _COMPARED_TOKENS):
         stop = min(start + _COMPARED_TOKENS, one.tokens_total)
         differs = one.array("tokens", start, stop) != two.array("tokens", start, stop)

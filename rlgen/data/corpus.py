@@ -20,13 +20,14 @@ from rlgen.data.miniature import mixture
 from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
 from rlgen.models import load_tokenizer
-from rlgen.stage import Workspace, derive_seed, stage, write_json
-from rlgen.study.sections import JsonlText, MiniatureText, PretrainedBase, Text
+from rlgen.stage import Workspace, derive_seed, json_digest, stage, write_json
+from rlgen.study.sections import HubText, JsonlText, MiniatureText, PretrainedBase, Text
 from rlgen.study.stages import CorpusSettings
 
 Ids = NDArray[np.int32]
 
 TOKENS, DOCUMENTS, MASK, CORPUS_JSON = "tokens.npy", "documents.npy", "mask.npy", "corpus.json"
+VOCABULARY = "vocabulary.json"
 
 _WHOLE = 4
 """A document of up to a row's length over this is never cut in two."""
@@ -35,7 +36,8 @@ _BATCH = 256
 
 
 def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path) -> None:
-    """Write tokens.npy and documents.npy (int32), mask.npy (bool), all [rows, row_length], and corpus.json.
+    """Write tokens.npy and documents.npy (int32), mask.npy (bool), all [rows, row_length], corpus.json and the
+    tokenizer's vocabulary.json.
 
     A document is the base tokenizer's beginning token, its text and its end token, where the tokenizer has them.
     `documents` numbers them from 0 (padding: -1); `mask` is False for beginning tokens and padding, which are
@@ -45,6 +47,7 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
     inputs = {"base": base, "problems": problems}
     sources = settings.corpus.sources
     inputs |= {f"source {i}": s.path for i, s in enumerate(sources) if isinstance(s, JsonlText)}
+    inputs |= {f"source {i}": Path(s.path) for i, s in enumerate(sources) if isinstance(s, HubText) and s.local}
     length = settings.corpus.row_length
     rows = settings.corpus.tokens // length
     if not rows:
@@ -67,12 +70,33 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
             "digest": work.digest,
             "rows": rows,
             "row_length": length,
-            "kept_tokens": int(np.load(work.folder / MASK, mmap_mode="r").sum()),
+            **_counts(work.folder),
             "vocabulary": len(tokenizer),
+            "vocabulary_digest": json_digest(sorted(tokenizer.get_vocab().items())),
             "separate_documents": settings.corpus.separate_documents,
             "sources": [{"source": s.source.source, "documents": s.documents, "tokens": s.tokens} for s in streams],
         }
         write_json(work.folder / CORPUS_JSON, about)
+        write_json(work.folder / VOCABULARY, tokenizer.get_vocab())
+
+
+def check_vocabulary(corpus: Path, model: Path) -> None:
+    """Raises StudyError unless every token of the corpus has the same id in the model's tokenizer; it may have more."""
+    theirs = load_tokenizer(model).get_vocab()
+    for token, index in json.loads((corpus / VOCABULARY).read_text()).items():
+        if theirs.get(token) != index:
+            found = f"id {theirs[token]}" if token in theirs else "unknown"
+            raise StudyError(
+                f"{corpus} and {model} have different tokenizers: {token!r} is id {index} in the corpus and {found} in "
+                "the model; the models of a study must share the tokenizer"
+            )
+
+
+def _counts(folder: Path) -> dict[str, int]:
+    """Tokens that count, and those that are left out."""
+    documents, mask = (np.load(folder / name, mmap_mode="r") for name in (DOCUMENTS, MASK))
+    kept, padding = int(np.count_nonzero(mask)), int(np.count_nonzero(documents < 0))
+    return {"kept_tokens": kept, "bos_tokens": mask.size - kept - padding, "padding_tokens": padding}
 
 
 def read_corpus(folder: Path) -> tuple[dict[str, Any], Ids, Ids, NDArray[np.bool_]]:
@@ -119,7 +143,28 @@ def _texts(settings: CorpusSettings, index: int, problems: Path) -> Iterator[str
     if isinstance(source, JsonlText):
         path, name = source.path, source.field
         return _again(lambda: (row.text(name) for row in read_rows(path)), f"{key}.path: {path}")
+    if isinstance(source, HubText):
+        return _again(lambda: _streamed(source, key), f"{key}.path: {source.path}")
     return _again(lambda: _solved(problems), f"{key}: the problems with a solution")
+
+
+def _streamed(source: HubText, key: str) -> Iterator[str]:
+    """The texts of a data set, in its own order."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    where = f"{key}: {source.path} ({source.split})"
+    try:
+        rows = load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
+        for index, row in enumerate(rows):
+            text = row.get(source.field)
+            if not isinstance(text, str):
+                fields = ", ".join(row)
+                raise StudyError(f"{where}: row {index} has no text in field `{source.field}`; it has {fields}")
+            if text:
+                yield text
+    except (DatasetsError, OSError, ValueError) as error:
+        raise StudyError(f"{where}: cannot be read: {error}") from None
 
 
 def _solved(problems: Path) -> Iterator[str]:

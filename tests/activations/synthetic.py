@@ -15,6 +15,7 @@ def write_store(
     model: str,
     acts_NLD: NDArray[np.float32],
     tokens: NDArray[np.int32] | None = None,
+    documents: NDArray[np.int32] | None = None,
     **layout: Any,
 ) -> Path:
     """A float32 store of the given activations, with layers 1, 2, ..., in `folder`; `layout` changes its attributes."""
@@ -30,7 +31,8 @@ def write_store(
         "part": 0,
         "parts": 1,
         "tokens": count,
-        "rows": (0, 1),
+        "first_shard": 0,
+        "codec": "none",
         "chunk_tokens": 64,
         "shard_tokens": 256,
     }
@@ -39,14 +41,16 @@ def write_store(
     scratch.mkdir(parents=True)
     writer = StoreWriter(folder, scratch, found)
     numbers = np.arange(count, dtype=np.int32) if tokens is None else tokens
-    values = {
-        "activations": acts_NLD,
+    small: dict[str, NDArray[Any]] = {
         "tokens": numbers,
-        "document": numbers // 100,
+        "document": numbers // 100 if documents is None else documents,
+        "position": np.arange(count),
         "norm": np.linalg.norm(acts_NLD, axis=-1).astype(np.float32),
     }
     for shard in range(found.shards):
-        writer.write(shard, {name: value[found.shard(shard)] for name, value in values.items()})
+        where = found.shard(shard)
+        values = {name: value[where] for name, value in small.items()}
+        writer.write(shard, acts_NLD[where], values, acts_NLD[where].sum(axis=0, dtype=np.float64))
     writer.finish()
     return folder
 

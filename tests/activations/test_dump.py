@@ -1,5 +1,6 @@
 """Dumping: the activations that the model has, on the tokens that count, the same bytes whatever interrupts it."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 from rlgen.activations.dump import dump
 from rlgen.activations.store import StoreReader
 from rlgen.activations.writer import StoreWriter
-from rlgen.data.corpus import CORPUS_JSON, DOCUMENTS, MASK, TOKENS
+from rlgen.data.corpus import DOCUMENTS, MASK, TOKENS, VOCABULARY
 from rlgen.data.miniature import build_tokenizer
 from rlgen.errors import StudyError
 from rlgen.stage import write_json
 from rlgen.study.sections import Activations
 from rlgen.study.stages import DumpSettings
+from tests.data.corpora import write_corpus
 
 SHAPE = {
     "vocab_size": 64,
@@ -48,11 +50,8 @@ def corpus(tmp_path_factory: Any) -> Path:
     random = np.random.default_rng(0)
     tokens = random.integers(3, 40, (23, 16)).astype(np.int32)
     mask = random.random(tokens.shape) < 0.9
-    np.save(folder / "tokens.npy", tokens)
-    np.save(folder / "documents.npy", np.arange(tokens.size, dtype=np.int32).reshape(tokens.shape) // 30)
-    np.save(folder / "mask.npy", mask)
-    write_json(folder / CORPUS_JSON, {"separate_documents": False})
-    return folder
+    documents = np.arange(tokens.size, dtype=np.int32).reshape(tokens.shape) // 30
+    return write_corpus(folder, tokens, documents, mask)
 
 
 def settings(part: int = 0, tokens: int | None = None, **change: Any) -> DumpSettings:
@@ -83,19 +82,24 @@ def test_activations_are_the_models(model: Path, corpus: Path, tmp_path: Path) -
     expected = hidden_states(model, corpus)
     kept = np.load(corpus / "mask.npy")
     assert reader.model == "base"
-    assert np.array_equal(reader.tokens, np.load(corpus / "tokens.npy")[kept])
-    assert np.array_equal(reader.documents, np.load(corpus / "documents.npy")[kept])
+    order = np.argsort(reader.positions)
+    assert np.array_equal(reader.positions[order], np.flatnonzero(kept))
+    assert np.array_equal(reader.tokens[order], np.load(corpus / "tokens.npy")[kept])
+    assert np.array_equal(reader.documents[order], np.load(corpus / "documents.npy")[kept])
     for index, layer in enumerate((1, 2)):
-        np.testing.assert_allclose(reader.read(0, reader.tokens_total, layer), expected[:, index], atol=1e-5)
+        found = reader.read(0, reader.tokens_total, layer)[order]
+        np.testing.assert_allclose(found, expected[:, index], atol=1e-5)
+        np.testing.assert_allclose(reader.norms(layer)[order], np.linalg.norm(found, axis=-1), rtol=1e-5)
+    assert reader.attributes.statistics is not None
+    np.testing.assert_allclose(reader.attributes.statistics.sum, expected.sum(axis=0), atol=1e-3)
 
 
 def test_separate_documents_are_read_each_by_itself(model: Path, corpus: Path, tmp_path: Path) -> None:
-    shutil.copytree(corpus, tmp_path / "corpus")
-    write_json(tmp_path / "corpus" / CORPUS_JSON, {"separate_documents": True})
+    tokens, documents, mask = (np.load(corpus / name) for name in (TOKENS, DOCUMENTS, MASK))
+    write_corpus(tmp_path / "corpus", tokens, documents, mask, separate=True)
     dump(settings(), model=model, corpus=tmp_path / "corpus", out=tmp_path / "part-000.zarr")
     reader = StoreReader([tmp_path / "part-000.zarr"])
     network = AutoModelForCausalLM.from_pretrained(model)
-    tokens, documents, mask = (np.load(corpus / name) for name in (TOKENS, DOCUMENTS, MASK))
     expected = []
     for row, numbers, kept in zip(tokens, documents, mask, strict=True):
         for number in np.unique(numbers):
@@ -103,7 +107,8 @@ def test_separate_documents_are_read_each_by_itself(model: Path, corpus: Path, t
             with torch.no_grad():
                 found = network(input_ids=alone, output_hidden_states=True).hidden_states[1][0]
             expected.append(found.numpy()[kept[numbers == number]])
-    np.testing.assert_allclose(reader.read(0, reader.tokens_total, 1), np.concatenate(expected), atol=1e-5)
+    found = reader.read(0, reader.tokens_total, 1)[np.argsort(reader.positions)]
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
 
 
 def test_bfloat16_is_stored_as_its_bits(model: Path, corpus: Path, tmp_path: Path) -> None:
@@ -126,9 +131,10 @@ def test_parts_make_up_the_whole_and_a_limit_takes_the_first(model: Path, corpus
     total = whole.tokens_total
     assert np.array_equal(parts.tokens, whole.tokens)
     np.testing.assert_allclose(parts.read(0, total, 2), whole.read(0, total, 2), atol=1e-5)
-    assert limited.tokens_total == np.load(corpus / "mask.npy")[: 100 // 16].sum()
-    assert np.array_equal(limited.tokens, whole.tokens[: limited.tokens_total])
-    with pytest.raises(StudyError, match=r"activations.parts: 50; of 23 rows .* part 0 gets no token"):
+    assert limited.tokens_total == 128, "the first 100 tokens, in whole shards"
+    assert np.array_equal(limited.positions, whole.positions[: limited.tokens_total])
+    assert np.array_equal(limited.read(0, 128, 2), whole.read(0, 128, 2))
+    with pytest.raises(StudyError, match=r"activations.parts: 50; .* tokens in 6 shards, and part 0 gets none"):
         dump(settings(0, parts=50), model=model, corpus=corpus, out=tmp_path / "none")
 
 
@@ -137,15 +143,17 @@ def test_an_interrupted_dump_ends_with_the_same_bytes(
     model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, completed: int
 ) -> None:
     dump(settings(), model=model, corpus=corpus, out=tmp_path / "undisturbed" / "part-000.zarr")
+    before: list[int] = []
     write, out = StoreWriter.write, tmp_path / "disturbed" / "part-000.zarr"
 
-    def dies(self: StoreWriter, shard: int, values: Any) -> None:
+    def dies(self: StoreWriter, shard: int, *values: Any) -> None:
         if shard == completed:
             half = self.folder / "activations" / "c" / str(shard) / "0" / "0"
             half.parent.mkdir(parents=True, exist_ok=True)
             half.write_bytes(b"half a shard")
             raise KeyboardInterrupt
-        write(self, shard, values)
+        write(self, shard, *values)
+        before.append(shard)
 
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "write", dies)
@@ -154,7 +162,8 @@ def test_an_interrupted_dump_ends_with_the_same_bytes(
     written: list[int] = []
     monkeypatch.setattr(StoreWriter, "write", lambda *args: (written.append(args[1]), write(*args))[1])
     dump(settings(), model=model, corpus=corpus, out=out)
-    assert written == list(range(completed, 6))
+    assert completed in written
+    assert sorted(before + written) == list(range(6)), "no shard is computed twice"
     assert files(out) == files(tmp_path / "undisturbed" / "part-000.zarr")
 
 
@@ -164,13 +173,16 @@ def test_broken_weights_are_named(model: Path, corpus: Path, tmp_path: Path) -> 
         network.get_input_embeddings().weight[int(np.load(corpus / "tokens.npy")[20, 3])] = float("nan")
     network.save_pretrained(tmp_path / "rl")
     build_tokenizer().save_pretrained(tmp_path / "rl")
-    with pytest.raises(StudyError, match=r"model `rl`: NaN or infinite activations after layers \[1, 2\] in tokens"):
+    with pytest.raises(StudyError, match=r"model `rl`: .* NaN or infinite activations after layers \[1, 2\]"):
         dump(settings(), model=tmp_path / "rl", corpus=corpus, out=tmp_path / "out")
 
 
 def test_a_corpus_of_another_tokenizer_is_refused(model: Path, corpus: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "tokens.npy", np.load(corpus / "tokens.npy") + 60)
-    for name in (DOCUMENTS, MASK, CORPUS_JSON):
-        shutil.copy(corpus / name, tmp_path)
-    with pytest.raises(StudyError, match="knows 64 token ids, the corpus holds id 99"):
-        dump(settings(), model=model, corpus=tmp_path, out=tmp_path / "out")
+    shutil.copytree(corpus, tmp_path / "corpus")
+    np.save(tmp_path / "corpus" / TOKENS, np.load(corpus / TOKENS) + 60)
+    with pytest.raises(StudyError, match="embeddings end at id 63, the corpus holds id 99"):
+        dump(settings(), model=model, corpus=tmp_path / "corpus", out=tmp_path / "out")
+    vocabulary = json.loads((corpus / VOCABULARY).read_text())
+    write_json(tmp_path / "corpus" / VOCABULARY, {token: index + 1 for token, index in vocabulary.items()})
+    with pytest.raises(StudyError, match=r"corpus and .*base have different tokenizers: .* is id 5 .* and id 4"):
+        dump(settings(), model=model, corpus=tmp_path / "corpus", out=tmp_path / "out")

@@ -1,6 +1,7 @@
 """The loader: each token once an epoch, aligned over models, the same from anywhere on."""
 
 import itertools
+import json
 import tempfile
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlgen.activations.loader import Loader
-from rlgen.activations.store import Joined, join
+from rlgen.activations.slices import Slices
+from rlgen.activations.store import Joined, StoreReader, join
+from rlgen.errors import StudyError
 from tests.activations.synthetic import numbered, write_store
+from tests.data.corpora import write_corpus
 
 
 def joined_numbers(folder: Path, count: int, models: int, chunk: int, parts: int = 1) -> Joined:
@@ -106,8 +110,8 @@ def test_outliers_of_any_model_are_dropped(tmp_path: Path) -> None:
     joined = join([[write_store(tmp_path / str(m), f"m{m}", acts[m])] for m in range(2)])
     loader = Loader(joined, 1, 50, 0, outlier_norm=10)
     kept = np.delete(acts[:, :, 0], [17, 201], axis=1)
-    assert loader.kept_tokens == 298
     seen = torch.cat(list(loader)).numpy()
+    assert (loader.epoch_tokens, loader.dropped, len(seen)) == (300, 2, 298)
     assert np.array_equal(np.sort(seen[:, 0, 0]), np.sort(kept[0, :, 0]))
     centred = kept - kept.mean(axis=1, keepdims=True)
     found = loader.statistics()
@@ -123,7 +127,7 @@ def test_bfloat16_stores_are_read_exactly(tmp_path: Path) -> None:
     bits = acts.view(torch.int16).numpy().view(np.uint16)
     store = write_store(tmp_path / "a", "base", bits, dtype="bfloat16")
     batch = next(iter(Loader(join([[store], [store]]), 1, 300, 0)))
-    assert torch.equal(batch[:, 0].sort(dim=0).values, acts[:, 0].float().sort(dim=0).values)
+    assert torch.equal(batch[:, 0].sort(dim=0).values, acts[:, 0].sort(dim=0).values)
     assert torch.equal(batch[:, 0], batch[:, 1])
 
 
@@ -131,3 +135,59 @@ def test_an_unknown_layer_is_refused(tmp_path: Path) -> None:
     joined = joined_numbers(tmp_path, 50, 1, 16)
     with pytest.raises(Exception, match="not 7"):
         Loader(joined, 7, 10, 0)
+
+
+def documents_of_a_corpus(folder: Path) -> StoreReader:
+    """A store whose activations are its tokens' documents, in the order in which a dump would store them."""
+    random = np.random.default_rng(0)
+    lengths = random.lognormal(5.5, 1.0, size=3000).astype(int).clip(10, 2000)
+    documents = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
+    row_length, shard = 512, 16384
+    documents = documents[: len(documents) // row_length * row_length].reshape(-1, row_length)
+    corpus = write_corpus(folder / "corpus", documents % 40, documents, np.ones(documents.shape, dtype=bool))
+    slices = Slices(corpus, "digest", shard)
+    order = np.concatenate([slices.shard(index) for index in range(slices.count)])
+    stored = documents.reshape(-1)[order]
+    acts = np.stack([stored, np.arange(len(stored))], axis=1).astype(np.float32)[:, None]
+    return StoreReader(
+        [write_store(folder / "a", "base", acts, documents=stored, chunk_tokens=512, shard_tokens=shard)]
+    )
+
+
+def test_batches_are_close_to_those_of_a_perfect_shuffle(tmp_path: Path) -> None:
+    """Distinct documents in a batch at least 90% of a perfect shuffle's, with a buffer a tenth of the store."""
+    joined = Joined([documents_of_a_corpus(tmp_path)])
+    size = 512
+    whole = joined.tokens_total * joined.d * 4
+    loader = Loader(joined, 1, size, seed=0, buffer_bytes=2 * whole // 10)
+    batches = [batch[:, 0, 0].long() for batch in loader][:-1]
+    stream = torch.cat(batches)
+    shuffled = stream[torch.randperm(len(stream), generator=torch.Generator().manual_seed(0))]
+
+    def distinct(pieces: list[torch.Tensor]) -> float:
+        return float(np.mean([len(piece.unique()) for piece in pieces]))
+
+    assert distinct(batches) >= 0.9 * distinct(list(shuffled.split(size)))
+    neighbours = torch.corrcoef(torch.stack([stream[:-1], stream[1:]]).double())[0, 1]
+    assert abs(neighbours) < 4 / len(stream) ** 0.5
+
+
+def test_its_state_is_small_and_of_its_own_stream(tmp_path: Path) -> None:
+    joined = joined_numbers(tmp_path, 200, 1, 16)
+    loader = Loader(joined, 1, 32, seed=3)
+    next(iter(loader))
+    assert len(json.dumps(loader.state_dict())) < 200
+    with pytest.raises(ValueError, match="of seed 3 and 200 tokens, not of this loader"):
+        Loader(joined, 1, 32, seed=4).load_state_dict(loader.state_dict())
+
+
+def test_a_fault_while_reading_ahead_reaches_the_reader(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "a", "base", np.ones((600, 1, 4), dtype=np.float32))
+    loader = Loader(join([[store]]), 1, 64, seed=0, buffer_bytes=4096)
+    batches = iter(loader)
+    next(batches)
+    for file in (store / "activations" / "c").rglob("0"):
+        if file.is_file():
+            file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(StudyError, match="damaged"):
+        list(batches)

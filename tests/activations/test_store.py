@@ -45,7 +45,7 @@ def test_reading_crosses_parts_and_shards(tmp_path: Path) -> None:
     assert np.array_equal(reader.tokens, np.arange(900))
     assert np.array_equal(reader.read(250, 700, layer=2), acts[250:700, 1])
     assert np.array_equal(reader.norms(1), np.linalg.norm(acts[:, 0], axis=-1).astype(np.float32))
-    covered = np.concatenate([np.arange(start, stop) for start, stop in reader.blocks()])
+    covered = np.concatenate([np.arange(start, stop) for start, stop in reader.blocks])
     assert np.array_equal(covered, np.arange(900))
     with pytest.raises(StudyError, match=r"parts \[0, 2\] given, 0 to 2 needed"):
         StoreReader([parts[0], parts[2]])

@@ -15,6 +15,7 @@ from rlgen.errors import StudyError
 from rlgen.study.sections import (
     Corpus,
     ExistingBase,
+    HubText,
     JsonlText,
     MiniatureProblems,
     MiniatureText,
@@ -113,3 +114,23 @@ def test_real_text(real_model: Path, real_data: Path, folders: dict[str, Path], 
     about, tokens, _, mask = read_corpus(tmp_path / "corpus")
     assert tokens.max() < about["vocabulary"] == 512
     assert mask.mean() > 0.85
+
+
+def test_a_data_set_is_streamed(folders: dict[str, Path], tmp_path: Path) -> None:
+    """From a folder of data files; on the hub, the same call takes an id."""
+    (tmp_path / "set").mkdir()
+    rows = [{"body": f"Q max {n}\nA {n}"} for n in range(300)]
+    for name, part in (("a", rows[:150]), ("b", rows[150:])):
+        jsonl(tmp_path / "set" / f"{name}.jsonl", *part)
+    hub = HubText(source="hub", path=str(tmp_path / "set"), field="body")
+    plain = JsonlText(source="jsonl", path=jsonl(tmp_path / "all.jsonl", *rows), field="body")
+    for name, source in (("hub", hub), ("plain", plain)):
+        make_corpus(settings([source], tokens=2000), out=tmp_path / name, **folders)
+    assert read_corpus(tmp_path / "hub")[0]["digest"] == read_corpus(tmp_path / "plain")[0]["digest"]
+    for change, message in (
+        ({"field": "text"}, "row 0 has no text in field `text`; it has body"),
+        ({"split": "test"}, "cannot be read"),
+        ({"path": str(tmp_path / "nothing")}, "cannot be read"),
+    ):
+        with pytest.raises(StudyError, match=rf"corpus\.sources\.0: .*{message}"):
+            make_corpus(settings([hub.model_copy(update=change)]), out=tmp_path / "wrong", **folders)

@@ -1,0 +1,401 @@
+"""Stores: how fast they are read, written and dumped, each beside a limit or rival measured in the same run.
+
+`python tests/benchmarks/stores.py [loader|memory|codecs|dump|open ...] [--folder DIR] [--gigabytes 3]`
+
+Cold: the page cache is emptied of the files before each run, as it always is of a store of terabytes. Rivals take
+turns, so that a slow moment of the machine falls on all of them; figures are medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rlgen.activations.dump import dump
+from rlgen.activations.layout import Layout, read_attributes
+from rlgen.activations.loader import Loader
+from rlgen.activations.store import StoreReader, join
+from rlgen.activations.writer import StoreWriter
+from rlgen.data.corpus import model_inputs
+from rlgen.models import load_model, residuals
+from rlgen.stage import write_json
+from rlgen.study.sections import Activations
+from rlgen.study.stages import DumpSettings
+
+MODELS, D = 3, 2560
+CHUNK, SHARD = 2048, 65536
+BATCH = 1024
+ROUNDS = 3
+MIB = 1 << 20
+
+
+def main() -> None:
+    """Run the parts that are asked for, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
+    parser.add_argument("--folder", type=Path, default=None, help="where to write; a temporary folder by default")
+    parser.add_argument("--gigabytes", type=float, default=3.0, help="size of the stores that are read")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        for name in chosen.parts:
+            print(f"\n### {name}\n", flush=True)
+            PARTS[name](Path(folder), chosen.gigabytes)
+
+
+# ------------------------------------------------------------------------------------------- loader
+
+
+def loader(folder: Path, gigabytes: float) -> None:
+    """Batches from three stores, against a sequential read of the same bytes and against rows from a memory map."""
+    stores, flat, raw = written(folder, gigabytes)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    files = [*stores_files(stores), *flat, raw]
+    size = raw.stat().st_size
+    contenders: dict[str, Callable[[], float]] = {
+        "numpy.memmap, sequential": lambda: sequential(raw),
+        "rlgen Loader, shuffled": lambda: shuffled(stores, device),
+        "rows of memory maps, torch DataLoader": lambda: rows(flat),
+    }
+    of = dict(zip(contenders, ([raw], stores_files(stores), flat), strict=True))
+    rates: dict[tuple[str, str], list[float]] = {}
+    for _ in range(ROUNDS):
+        for state in ("cold", "warm"):
+            for name, run in contenders.items():
+                if state == "cold":
+                    forget(files)
+                else:
+                    touch(of[name])
+                rates.setdefault((state, name), []).append(run())
+    print(f"{size / 1e9:.1f} GB, {MODELS} models x {D}, batches of {BATCH}, to {device}\n")
+    print("| page cache | reader | GB/s | million tokens/s | times memmap |\n|---|---|---|---|---|")
+    for (state, name), found in rates.items():
+        rate = statistics.median(found)
+        limit = statistics.median(rates[state, "numpy.memmap, sequential"])
+        tokens = rate / (MODELS * D * 2) / 1e6
+        print(f"| {state} | {name} | {rate / 1e9:.2f} | {tokens:.3f} | {rate / limit:.2f} |")
+
+
+def sequential(raw: Path) -> float:
+    """Bytes/s of copying a memory map to memory, from its start to its end."""
+    start = time.perf_counter()
+    mapped = np.memmap(raw, dtype=np.uint16, mode="r").reshape(-1, D)
+    for low in range(0, len(mapped), CHUNK):
+        np.array(mapped[low : low + CHUNK])
+    return raw.stat().st_size / (time.perf_counter() - start)
+
+
+def shuffled(stores: list[Path], device: str) -> float:
+    """Bytes/s of one epoch of our batches."""
+    start = time.perf_counter()
+    batches = Loader(join([[store] for store in stores]), 1, BATCH, seed=0, device=device)
+    count = sum(batch.numel() * batch.element_size() for batch in batches)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return count / (time.perf_counter() - start)
+
+
+class Rows(torch.utils.data.Dataset[torch.Tensor]):
+    """One row of each model's memory map at a time: how activation caches are commonly read."""
+
+    def __init__(self, flat: list[Path]) -> None:
+        self._mapped = [np.memmap(path, dtype=np.int16, mode="r").reshape(-1, D) for path in flat]
+
+    def __len__(self) -> int:
+        return len(self._mapped[0])
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(np.stack([mapped[index] for mapped in self._mapped])).view(torch.bfloat16)
+
+
+def rows(flat: list[Path], seconds: float = 10.0) -> float:
+    """Bytes/s of a shuffling DataLoader over single rows, for so many seconds."""
+    data = torch.utils.data.DataLoader(Rows(flat), batch_size=BATCH, shuffle=True, num_workers=2)
+    start, count = time.perf_counter(), 0
+    for batch in data:
+        count += batch.numel() * batch.element_size()
+        if time.perf_counter() - start > seconds:
+            break
+    return count / (time.perf_counter() - start)
+
+
+# ------------------------------------------------------------------------------------------- memory
+
+
+def memory(folder: Path, gigabytes: float) -> None:
+    """Peak memory of a process that reads a whole store, for stores of 1 to 20 times its buffer."""
+    stores, *_ = written(folder, gigabytes)
+    size = sum(path.stat().st_size for path in stores_files(stores))
+    buffer = int(size / 20)
+    program = (
+        "import sys; from pathlib import Path; from itertools import islice\n"
+        "from rlgen.activations.loader import Loader; from rlgen.activations.store import join\n"
+        "stores, buffer, share = [[Path(p)] for p in sys.argv[3:]], int(sys.argv[1]), float(sys.argv[2])\n"
+        "status = lambda key: int(Path('/proc/self/status').read_text().split(key)[1].split()[0])\n"
+        "loader = Loader(join(stores), 1, 1024, 0, buffer_bytes=buffer)\n"
+        "Path('/proc/self/clear_refs').write_text('5')  # forget the peak so far\n"
+        "before = status('VmRSS:')\n"
+        "for batch in islice(loader, int(share * len(loader))): pass\n"
+        "print((status('VmHWM:') - before) * 1024)\n"
+    )
+    print(f"buffer {buffer / MIB:.0f} MiB\n\n| read, times the buffer | peak memory above start, MiB |\n|---|---|")
+    for times in (1, 5, 10, 20):
+        command = [sys.executable, "-c", program, str(buffer), str(times / 20), *map(str, stores)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+        print(f"| {times} | {int(done.stdout) / MIB:.0f} |")
+
+
+# ------------------------------------------------------------------------------------------- codecs
+
+
+def codecs(folder: Path, _: float) -> None:
+    """Size, and speed of writing and of reading whole chunks, by codec: ours, Zarr-python's, zarrs' if there."""
+    import zarr
+
+    pipelines = {"zarr-python": "zarr.core.codec_pipeline.BatchedCodecPipeline"}
+    try:
+        import zarrs  # noqa: F401
+
+        pipelines["zarrs"] = "zarrs.ZarrsCodecPipeline"
+    except ImportError:
+        print("(zarrs is not installed and left out)\n")
+    acts = bits(4 * SHARD)
+    print("| codec | library | share of plain size | write, GB/s | read cold, GB/s | read warm, GB/s |")
+    print("|---|---|---|---|---|---|")
+    for codec in ("none", "lz4", "zstd"):
+        store = folder / codec
+        start = time.perf_counter()
+        write_store(store, acts, codec=codec)
+        seconds = time.perf_counter() - start
+        reader = StoreReader([store])
+
+        def read_ours(reader: StoreReader = reader) -> None:
+            out = np.empty((CHUNK, D), dtype=np.uint16)
+            for block in range(len(reader.blocks)):
+                reader.read_block(block, 1, out)
+
+        report(codec, "rlgen", store, acts.nbytes, seconds, read_ours)
+        for library, pipeline in pipelines.items():
+            with zarr.config.set({"codec_pipeline.path": pipeline}):
+                found = zarr.open_array(store / "activations", mode="r+")
+                start = time.perf_counter()
+                for low in range(0, len(acts), SHARD):
+                    found[low : low + SHARD] = acts[low : low + SHARD]
+                seconds = time.perf_counter() - start
+
+                def read_zarr(found: Any = found) -> None:
+                    for low in range(0, found.shape[0], CHUNK):
+                        found[low : low + CHUNK, 0]
+
+                report(codec, library, store, acts.nbytes, seconds, read_zarr)
+        shutil.rmtree(store)
+
+
+def report(codec: str, library: str, store: Path, size: int, seconds: float, read: Callable[[], None]) -> None:
+    """A row of the codecs' table."""
+    files = stores_files([store])
+    share = sum(path.stat().st_size for path in files) / size
+    rates = {}
+    for state in ("cold", "warm"):
+        if state == "cold":
+            forget(files)
+        start = time.perf_counter()
+        read()
+        rates[state] = size / (time.perf_counter() - start) / 1e9
+    row = (codec, library, share, size / seconds / 1e9, rates["cold"], rates["warm"])
+    print("| " + " | ".join(cell if isinstance(cell, str) else f"{cell:.2f}" for cell in row) + " |", flush=True)
+
+
+# ------------------------------------------------------------------------------------------- dump
+
+
+def dump_rate(folder: Path, _: float) -> None:
+    """Tokens/s of a dump at the middle layer, against the whole forward pass and one that stops there."""
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    gpu = torch.cuda.is_available()
+    shape: dict[str, Any] = (
+        {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
+         "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936}
+        if gpu
+        else {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8,
+              "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 32768}
+    )  # fmt: skip
+    length, row_count, batch_rows, shard = (1024, 2048, 32, 65536) if gpu else (256, 32, 8, 4096)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(Qwen3Config(**shape), dtype=torch.bfloat16 if gpu else torch.float32)
+    model.save_pretrained(folder / "base")
+    from tests.data.corpora import write_corpus  # the miniature's tokenizer stands for any
+
+    tokens = np.random.default_rng(0).integers(3, 40, (row_count, length)).astype(np.int32)
+    corpus = write_corpus(folder / "corpus", tokens, np.zeros_like(tokens), np.ones(tokens.shape, dtype=bool))
+    from rlgen.data.miniature import build_tokenizer
+
+    build_tokenizer().save_pretrained(folder / "base")
+    network, layer = load_model(folder / "base"), shape["num_hidden_layers"] // 2
+    chosen = Activations(layers=[layer], batch_rows=batch_rows, shard_tokens=shard, chunk_tokens=2048)
+
+    def whole() -> None:
+        for low in range(0, row_count, batch_rows):
+            with torch.no_grad():
+                network(**inputs(corpus, low, batch_rows, network.device), use_cache=False)
+
+    def stopped() -> None:
+        for low in range(0, row_count, batch_rows):
+            residuals(network, [layer], **inputs(corpus, low, batch_rows, network.device))
+
+    def dumped() -> None:
+        import rlgen.activations.dump as dumping
+
+        dumping.load_model = lambda _: network  # type: ignore[assignment]
+        dump(
+            DumpSettings(activations=chosen, part=0), model=folder / "base", corpus=corpus, out=folder / "part-000.zarr"
+        )
+        shutil.rmtree(folder / "part-000.zarr")
+
+    rates: dict[str, list[float]] = {}
+    contenders = {"forward pass, all layers": whole, f"forward pass to layer {layer}": stopped, "dump": dumped}
+    for round_ in range(ROUNDS + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if gpu:
+                torch.cuda.synchronize()
+            if round_:
+                rates.setdefault(name, []).append(tokens.size / (time.perf_counter() - start))
+    limits = [statistics.median(rates[name]) for name in list(contenders)[:2]]
+    print(f"d {shape['hidden_size']}, {shape['num_hidden_layers']} layers, vocabulary {shape['vocab_size']:,}\n")
+    print("| | tokens/s | times all layers | times stopping there |\n|---|---|---|---|")
+    for name, found in rates.items():
+        rate = statistics.median(found)
+        print(f"| {name} | {rate:,.0f} | {rate / limits[0]:.2f} | {rate / limits[1]:.2f} |")
+
+
+def inputs(corpus: Path, low: int, count: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """What a model is given of some rows."""
+    given = model_inputs(corpus, slice(low, low + count))
+    return {name: torch.from_numpy(values).to(device) for name, values in given.items()}
+
+
+# ------------------------------------------------------------------------------------------- open
+
+
+def open_parts(folder: Path, _: float) -> None:
+    """Opening a store of 64 parts as large as the paper's: 400M tokens x 2,560, 95 shards a part."""
+    part = write_store(folder / "part-000.zarr", bits(64, d=8), shard_tokens=64, chunk_tokens=64)
+    attributes = read_attributes(part).model_dump(mode="json")
+    parts = []
+    for index in range(64):
+        here = folder / "paper" / f"part-{index:03d}.zarr"
+        shutil.copytree(part, here)
+        changed = attributes | {
+            "part": index, "parts": 64, "d": D, "tokens": 95 * SHARD, "chunk_tokens": CHUNK, "shard_tokens": SHARD,
+            "first_shard": 95 * index, "checksums": {"activations": ["0" * 64] * 95, "tokens": ["0" * 64]},
+            "statistics": {"count": 1, "sum": [[0.1234567890123] * D], "norm_sum": [1.0], "norm_squared_sum": [1.0]},
+        }  # fmt: skip
+        write_json(here / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": changed})
+        parts.append(here)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        reader = StoreReader(parts)
+        _ = reader.blocks
+        times.append(time.perf_counter() - start)
+    print(f"{reader.tokens_total:,} tokens: opened in {statistics.median(times):.3f} s (limit 1 s)")
+
+
+# ------------------------------------------------------------------------------------------- helpers
+
+
+def bits(tokens: int, d: int = D, seed: int = 0) -> NDArray[np.uint16]:
+    """Gaussian bf16 activations, [tokens, 1, d], as their bits."""
+    random = torch.Generator().manual_seed(seed)
+    acts = torch.empty(tokens, 1, d, dtype=torch.bfloat16)
+    for low in range(0, tokens, SHARD):
+        acts[low : low + SHARD] = torch.randn(acts[low : low + SHARD].shape, generator=random)
+    found: NDArray[np.uint16] = acts.view(torch.int16).numpy().view(np.uint16)
+    return found
+
+
+def write_store(folder: Path, acts: NDArray[np.uint16], model: str = "base", **change: Any) -> Path:
+    """A store of one part."""
+    count, _, d = acts.shape
+    chosen: dict[str, Any] = {
+        "model": model, "model_digest": model, "tokenizer_digest": "t", "corpus_digest": "c", "layers": [1], "d": d,
+        "dtype": "bfloat16", "part": 0, "parts": 1, "tokens": count, "first_shard": 0, "chunk_tokens": CHUNK,
+        "shard_tokens": SHARD, "codec": "none",
+    }  # fmt: skip
+    layout = Layout(**chosen | change)
+    with tempfile.TemporaryDirectory() as scratch:
+        writer = StoreWriter(folder, Path(scratch), layout)
+        for shard in range(layout.shards):
+            where = layout.shard(shard)
+            place = np.arange(where.start, where.stop)
+            norm = np.ones((len(place), 1), dtype=np.float32)
+            small = {
+                "tokens": place.astype(np.int32),
+                "document": place.astype(np.int32),
+                "position": place,
+                "norm": norm,
+            }
+            writer.write(shard, acts[where], small, np.zeros((1, d)))
+        writer.finish()
+    return folder
+
+
+def written(folder: Path, gigabytes: float) -> tuple[list[Path], list[Path], Path]:
+    """Stores of three models, and the same bytes in a flat file a model and in one for all; made once."""
+    stores, raw = [folder / f"model-{index}" for index in range(MODELS)], folder / "raw"
+    flat = [folder / f"flat-{index}" for index in range(MODELS)]
+    if not raw.exists():
+        tokens = max(SHARD, int(gigabytes * 1e9 / (MODELS * D * 2)) // CHUNK * CHUNK)
+        acts = [bits(tokens, seed=index) for index in range(MODELS)]
+        for index, store in enumerate(stores):
+            write_store(store, acts[index], model=f"m{index}")
+            acts[index].tofile(flat[index])
+        with raw.open("wb") as handle:
+            for low in range(0, tokens, CHUNK):
+                handle.write(np.concatenate([a[low : low + CHUNK] for a in acts], axis=1).tobytes())
+        os.sync()
+    return stores, flat, raw
+
+
+def stores_files(stores: list[Path]) -> list[Path]:
+    """The activations' shard files."""
+    return [path for store in stores for path in (store / "activations" / "c").rglob("*") if path.is_file()]
+
+
+def forget(files: list[Path]) -> None:
+    """Empty the page cache of some files."""
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def touch(files: list[Path]) -> None:
+    """Read files to the page cache."""
+    for file in files:
+        with file.open("rb") as handle:
+            while handle.read(16 * MIB):
+                pass
+
+
+PARTS: dict[str, Callable[[Path, float], None]] = {
+    "loader": loader, "memory": memory, "codecs": codecs, "dump": dump_rate, "open": open_parts,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

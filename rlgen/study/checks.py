@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,15 +13,23 @@ from rlgen.study.sections import (
     ExistingArm,
     ExistingBase,
     GrpoArm,
+    HubText,
     JsonlProblems,
     JsonlTask,
     JsonlText,
-    MiniatureTask,
     PretrainedBase,
     SftArm,
     TrainedArm,
 )
 from rlgen.study.study import BASE, Study
+
+RULES = (
+    *("problems", "task", "corpus", "pretrain", "sft", "grpo", "adopt", "perturb", "evaluate", "dump", "fit"),
+    *("diagnose", "attribute", "track", "localise", "intervene", "summary", "report"),
+)
+"""The workflow's rules that may be given resources of their own."""
+POSITIONS = 256
+"""Longest sequence that the pretrained base is made for (`rlgen.posttrain.pretrain`)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ def check(study: Study) -> list[Finding]:
         *_crosscoders(study),
         *_causal(study),
         *_sizes(study),
+        *_resources(study),
     ]
 
 
@@ -75,6 +85,10 @@ def _files(study: Study) -> Iterator[Finding]:
     for key, path in local:
         if not path.is_file():
             yield Finding(key, f"no such file: {path}", "give a JSONL file, relative to the working directory")
+    for i, source in enumerate(study.corpus.sources):
+        if isinstance(source, HubText) and not source.local and source.path.startswith((".", "/")):
+            problem = f"no such folder: {source.path}"
+            yield Finding(f"corpus.sources[{i}].path", problem, "give a folder of data files, or a hub id")
     models = [("base.path", study.base.path)] if isinstance(study.base, ExistingBase) else []
     for i, arm in enumerate(study.arms):
         if isinstance(arm, ExistingArm):
@@ -93,6 +107,9 @@ def _world(study: Study) -> Iterator[Finding]:
         if study.base.hidden_size % study.base.heads:
             problem = f"{study.base.hidden_size} is not a multiple of base.heads ({study.base.heads})"
             yield Finding("base.hidden_size", problem, "choose a multiple")
+        if study.corpus.row_length > POSITIONS:
+            problem = f"rows of {study.corpus.row_length} tokens for a base made for {POSITIONS}"
+            yield Finding("corpus.row_length", problem, f"use at most {POSITIONS}")
         return
     uses: list[tuple[str, str]] = [("problems.source", study.problems.source)]
     for group, tasks in study.tasks:
@@ -106,11 +123,16 @@ def _world(study: Study) -> Iterator[Finding]:
 
 def _arms(study: Study) -> Iterator[Finding]:
     for i, arm in enumerate(study.arms):
-        if isinstance(arm, TrainedArm) and arm.batch_size % arm.micro_batch_size:
-            problem = f"{arm.micro_batch_size} does not divide batch_size ({arm.batch_size})"
-            yield Finding(f"arms[{i}].micro_batch_size", problem, "choose a divisor")
+        if isinstance(arm, TrainedArm):
+            if arm.batch_size % arm.sequences_per_pass:
+                problem = f"{arm.sequences_per_pass} does not divide batch_size ({arm.batch_size})"
+                yield Finding(f"arms[{i}].micro_batch_size", problem, "choose a divisor")
+            steps = _most_steps(study, arm)
+            if steps is not None and arm.checkpoints > steps:
+                problem = f"{arm.checkpoints} cannot be taken in {steps} steps"
+                yield Finding(f"arms[{i}].checkpoints", problem, f"ask for at most {steps}, or train longer")
         if isinstance(arm, GrpoArm):
-            if arm.batch_size % arm.generations or arm.micro_batch_size % arm.generations:
+            if arm.batch_size % arm.generations or arm.sequences_per_pass % arm.generations:
                 problem = f"{arm.generations} does not divide batch_size and micro_batch_size"
                 yield Finding(f"arms[{i}].generations", problem, "choose a divisor of both")
             if arm.reward.count(":") != 1 or not all(arm.reward.split(":")):
@@ -118,6 +140,14 @@ def _arms(study: Study) -> Iterator[Finding]:
         if isinstance(arm, SftArm) and isinstance(study.problems, JsonlProblems) and study.problems.solution is None:
             problem = f"arm `{arm.name}` learns solutions, and there are none"
             yield Finding("problems.solution", problem, "name the field with the worked solution")
+
+
+def _most_steps(study: Study, arm: TrainedArm) -> int | None:
+    """Optimiser steps of an arm if none of its problems is too long; None if their number is not known here."""
+    if study.problems.items is None:
+        return None
+    per_step = arm.batch_size / arm.generations if isinstance(arm, GrpoArm) else arm.batch_size
+    return max(1, round(arm.epochs * study.problems.items / per_step))
 
 
 def _layers(study: Study) -> Iterator[Finding]:
@@ -165,6 +195,9 @@ def _crosscoders(study: Study) -> Iterator[Finding]:
 
 def _causal(study: Study) -> Iterator[Finding]:
     names = ", ".join(study.crosscoders)
+    low, high = study.attribution.nrn_range
+    if low >= high:
+        yield Finding("attribution.nrn_range", f"{low:g} is not below {high:g}", "give the lower end first")
     if study.tracking is not None:
         for i, name in enumerate(study.tracking.crosscoders):
             key = f"tracking.crosscoders[{i}]"
@@ -191,18 +224,34 @@ def _causal(study: Study) -> Iterator[Finding]:
 
 def _sizes(study: Study) -> Iterator[Finding]:
     corpus, activations = study.corpus, study.activations
-    rows = corpus.tokens // corpus.row_length
-    if rows < activations.parts:
-        problem = f"{corpus.tokens} tokens make {rows} rows for {activations.parts} parts"
-        yield Finding("corpus.tokens", problem, "give more tokens, or fewer activations.parts")
+    shards = -(-corpus.tokens // activations.shard_tokens)
+    if shards < activations.parts:
+        problem = (
+            f"{corpus.tokens} tokens make {shards} shards of {activations.shard_tokens} for {activations.parts} parts"
+        )
+        yield Finding("activations.parts", problem, "use fewer, or smaller activations.shard_tokens")
     if activations.shard_tokens % activations.chunk_tokens:
         problem = f"{activations.shard_tokens} is not a multiple of chunk_tokens ({activations.chunk_tokens})"
         yield Finding("activations.shard_tokens", problem, "choose a multiple")
+    if activations.mode == "streamed" and activations.chunk_tokens != activations.shard_tokens:
+        problem = f"whole shards of {activations.shard_tokens} tokens would be computed for chunks of fewer"
+        yield Finding("activations.chunk_tokens", problem, "with mode `streamed`, set it to activations.shard_tokens")
     if study.tracking is not None and study.tracking.tokens > corpus.tokens:
         problem = f"{study.tracking.tokens} exceeds corpus.tokens ({corpus.tokens})"
         yield Finding("tracking.tokens", problem, "track on at most the corpus")
-    for task in study.all_tasks:
-        if isinstance(task, MiniatureTask) and task.items < 2 and study.localisation is not None:
-            yield Finding(
-                "tasks", f"task `{task.name}` has {task.items} item", "give at least 2, to select and to measure"
-            )
+    if study.localisation is not None:
+        share = study.localisation.selection
+        for task in study.tasks.transfer:
+            if task.items is not None and not 0 < round(share * task.items) < task.items:
+                problem = f"{share:g} of the {task.items} items of `{task.name}` is none, or all of them"
+                remedy = "some must select and some measure: choose another share, or give the task more items"
+                yield Finding("localisation.selection", problem, remedy)
+
+
+def _resources(study: Study) -> Iterator[Finding]:
+    known = ("default", *RULES)
+    for name in study.resources:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean `{near[0]}`? " if near else ""
+            yield Finding(f"resources.{name}", f"no rule `{name}`", f"{hint}use one of: {', '.join(known)}")

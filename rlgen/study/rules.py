@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from rlgen.study.sections import Existing, ExistingArm, ExistingBase, Resources
+from rlgen.study.sections import (
+    Existing,
+    ExistingArm,
+    ExistingBase,
+    GrpoArm,
+    HubText,
+    JsonlProblems,
+    JsonlTask,
+    JsonlText,
+    Resources,
+)
 from rlgen.study.study import BASE, Study
 
 NOTHING = "(?!)"
@@ -27,10 +38,32 @@ class Rules:
         base = [BASE] if isinstance(self._study.base, ExistingBase) else []
         return _pattern(base + [arm.name for arm in self._study.arms if isinstance(arm, ExistingArm)])
 
-    def folders(self, model: str) -> list[str]:
-        """Folders of a model that exists already; none for one on the hub."""
+    def model_files(self, model: str) -> list[str]:
+        """Files of a model that exists already; none for one on the hub."""
         found = self._study.base if model == BASE else self._study.arm(model)
-        return found.folders if isinstance(found, Existing) else []
+        return _files(found.folders) if isinstance(found, Existing) else []
+
+    def reward_files(self, arm: str) -> list[str]:
+        """The file of a user's own reward, if it lies under the working directory."""
+        found = self._study.arm(arm)
+        return found.reward_files if isinstance(found, GrpoArm) else []
+
+    @property
+    def problem_files(self) -> list[str]:
+        """The user's file of training problems, if they come from one."""
+        problems = self._study.problems
+        return [str(problems.path)] if isinstance(problems, JsonlProblems) else []
+
+    def task_files(self, task: str) -> list[str]:
+        """The user's file of a task's items, if they come from one."""
+        return [str(t.path) for t in self._study.all_tasks if t.name == task and isinstance(t, JsonlTask)]
+
+    @property
+    def corpus_files(self) -> list[str]:
+        """The user's files and folders of text."""
+        sources = self._study.corpus.sources
+        files = [str(source.path) for source in sources if isinstance(source, JsonlText)]
+        return files + _files([source.path for source in sources if isinstance(source, HubText) and source.local])
 
     @property
     def pretrained(self) -> bool:
@@ -54,6 +87,11 @@ class Rules:
     def _of(self, rule: str) -> Resources:
         default = self._study.resources.get("default", Resources())
         return self._study.resources.get(rule, default)
+
+
+def _files(folders: list[str]) -> list[str]:
+    """All files in folders: Snakemake looks at a folder's own time of change, not at its files'."""
+    return [str(path) for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()]
 
 
 def _pattern(names: list[str]) -> str:

@@ -145,7 +145,10 @@ class DumpSettings(StageSettings):
     @classmethod
     def of(cls, study: Study, model: str, part: int) -> DumpSettings:
         tokens = study.tracking.tokens if "@" in model and study.tracking else None
-        return cls(activations=study.activations, part=part, tokens=tokens)
+        unread = {"outlier_norm": Activations.model_fields["outlier_norm"].default}  # it is for fitting
+        if "@" in model:
+            unread["parts"] = 1  # a checkpoint's store is one part
+        return cls(activations=study.activations.model_copy(update=unread), part=part, tokens=tokens)
 
 
 class FitSettings(StageSettings):
@@ -197,7 +200,6 @@ class LocaliseSettings(StageSettings):
     localisation: Localisation
     transfer: list[str]
     """Names of the transfer tasks."""
-    outlier_norm: float
 
     @classmethod
     def of(cls, study: Study) -> LocaliseSettings:
@@ -206,7 +208,6 @@ class LocaliseSettings(StageSettings):
             seed=study.seed,
             localisation=study.localisation,
             transfer=study.task_groups["transfer"],
-            outlier_norm=study.activations.outlier_norm,
         )
 
 
@@ -221,7 +222,6 @@ class InterveneSettings(StageSettings):
     evaluation: Evaluation
     groups: dict[str, list[str]]
     """Task names by group."""
-    outlier_norm: float
 
     @classmethod
     def of(cls, study: Study, edit: str) -> InterveneSettings:
@@ -235,7 +235,6 @@ class InterveneSettings(StageSettings):
             bootstrap=found.bootstrap,
             evaluation=study.evaluation,
             groups=study.task_groups,
-            outlier_norm=study.activations.outlier_norm,
         )
 
 
@@ -249,6 +248,8 @@ class SummarySettings(StageSettings):
     """Method by arm."""
     crosscoders: dict[str, list[str]]
     """Models by crosscoder."""
+    stores: dict[str, int]
+    """Parts of the activation stores by model, tracked checkpoints among them."""
     localised: str | None = None
     """The crosscoder of the localisation."""
     tracked: list[str] = []
@@ -263,9 +264,18 @@ class SummarySettings(StageSettings):
             models=study.models,
             arms={arm.name: arm.method for arm in study.arms},
             crosscoders={name: c.models for name, c in study.all_crosscoders.items()},
+            stores=_stores(study),
             localised=study.localisation.crosscoder if study.localisation else None,
             tracked=study.tracking.crosscoders if study.tracking else [],
         )
+
+
+def _stores(study: Study) -> dict[str, int]:
+    tracked = study.tracking.crosscoders if study.tracking else []
+    joined = [model for crosscoder in study.all_crosscoders.values() for model in crosscoder.models]
+    arms = [model for name in tracked for model in study.crosscoders[name].models if model != BASE]
+    checkpoints = [checkpoint for arm in arms for checkpoint in study.earlier_checkpoints(arm)]
+    return {**dict.fromkeys(joined, study.activations.parts), **dict.fromkeys(checkpoints, 1)}
 
 
 class ReportSettings(StageSettings):

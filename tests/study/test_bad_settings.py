@@ -12,6 +12,7 @@ import yaml
 
 from rlgen.errors import StudyError
 from rlgen.study import parse_study
+from rlgen.study.checks import RULES
 
 ROOT = Path(__file__).parents[2]
 GOOD = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -45,6 +46,11 @@ BAD = {
     "wrong type": (put("arms.0.lr", "fast"), "arms[0].lr", "valid number"),
     "text for a list": (put("activations.layers", "3"), "activations.layers", "valid list"),
     "negative": (put("crosscoders.base-sft.lr", -0.1), "crosscoders.base-sft.lr", "greater than 0"),
+    "alpha beside norm": (
+        put("interventions.amplify.alpha", 1.0),
+        "interventions.amplify",
+        "give alpha or norm, not both",
+    ),
     "negative norm": (put("interventions.amplify.norm", -0.7), "interventions.amplify.norm", "greater than 0"),
     "norm of an ablation": (put("interventions.ablate.norm", 0.7), "interventions.ablate.norm", "use one of"),
     "unknown score": (put("localisation.score", "gradient"), "localisation.score", "'code_difference'"),
@@ -76,6 +82,8 @@ BAD = {
     "k over features": (put("crosscoders.base-rl.k", 4096), "crosscoders.base-rl.k", "smaller k"),
     "generations do not divide": (put("arms.1.generations", 7), "arms[1].generations", "divisor"),
     "micro batch does not divide": (put("arms.0.micro_batch_size", 100), "arms[0].micro_batch_size", "divisor"),
+    "more checkpoints than steps, SFT": (put("arms.0.checkpoints", 41), "arms[0].checkpoints", "at most 40"),
+    "more checkpoints than steps, GRPO": (put("arms.1.checkpoints", 41), "arms[1].checkpoints", "at most 40"),
     "bad reward": (put("arms.1.reward", "my_reward"), "arms[1].reward", "package.module:function"),
     "delta loss without base": (
         put("crosscoders.base-sft.models", ["sft", "rl"]),
@@ -87,15 +95,54 @@ BAD = {
     "tracking over the corpus": (put("tracking.tokens", 10**9), "tracking.tokens", "at most the corpus"),
     "localised crosscoder unknown": (put("localisation.crosscoder", "x"), "localisation.crosscoder", "use one of"),
     "localised arm not joined": (put("localisation.arm", "sft"), "localisation.crosscoder", "name one that does"),
+    "nothing to select on": (put("localisation.selection", 0.001), "localisation.selection", "another share"),
+    "nothing left to measure on": (put("localisation.selection", 0.999), "localisation.selection", "another share"),
+    "one item to select and measure on": (put("tasks.transfer.0.items", 1), "localisation.selection", "more items"),
+    "NRN range upside down": (put("attribution.nrn_range", [0.6, 0.4]), "attribution.nrn_range", "lower end first"),
+    "empty NRN range": (put("attribution.nrn_range", [0.5, 0.5]), "attribution.nrn_range", "lower end first"),
+    "resources of no rule": (
+        put("resources.pretrian", {"threads": 2}),
+        "resources.pretrian",
+        "did you mean `pretrain`",
+    ),
+    "rows longer than the base reads": (put("corpus.row_length", 512), "corpus.row_length", "at most 256"),
     "null like nothing": (put("nulls.like", "x"), "nulls.like", "use one of"),
     "shard not a multiple": (put("activations.shard_tokens", 5000), "activations.shard_tokens", "multiple"),
-    "more parts than rows": (put("activations.parts", 10**6), "corpus.tokens", "fewer activations.parts"),
+    "more parts than shards": (put("activations.parts", 9), "activations.parts", "use fewer, or smaller"),
+    "chunks computed by the shard": (
+        put("activations.mode", "streamed"),
+        "activations.chunk_tokens",
+        "set it to activations.shard_tokens",
+    ),
+    "an unknown codec": (put("activations.codec", "gzip"), "activations.codec", "'none', 'lz4' or 'zstd'"),
+    "text of a folder that is not there": (
+        put("corpus.sources.0", {"source": "hub", "path": "./no/such"}),
+        "corpus.sources[0].path",
+        "or a hub id",
+    ),
     "world without its base": (
         put("base", {"method": "existing", "path": "owner/model"}),
         "problems.source",
         "source `jsonl`",
     ),
 }
+
+
+SIZES = {
+    "batch size of 16": put("arms.0.batch_size", 16),
+    "as many checkpoints as steps": put("arms.0.checkpoints", 40),
+    "one selecting item of 400": put("localisation.selection", 0.002),
+    "one item of an unseen task": put("tasks.unseen.0.items", 1),
+    "resources of every rule": put("resources", {rule: {"threads": 2} for rule in ("default", *RULES)}),
+}
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_what_can_work_is_not_refused(kind: str) -> None:
+    settings = copy.deepcopy(GOOD)
+    settings["arms"][0].pop("micro_batch_size", None)
+    SIZES[kind](settings)
+    parse_study(settings)
 
 
 @pytest.mark.parametrize("kind", BAD)

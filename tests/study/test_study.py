@@ -2,15 +2,28 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from rlgen.paths import Paths
 from rlgen.study import load_study, parse_study
-from rlgen.study.stages import FitSettings, SftSettings, parse_settings, schema
+from rlgen.study.checks import POSITIONS, RULES, check
+from rlgen.study.sections import ExistingArm, GrpoArm, PretrainedBase, SftArm
+from rlgen.study.stages import (
+    DumpSettings,
+    FitSettings,
+    InterveneSettings,
+    SftSettings,
+    SummarySettings,
+    parse_settings,
+    schema,
+)
+from rlgen.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 GOOD = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -24,6 +37,24 @@ def test_default_study_is_right() -> None:
 
 def test_default_study_documents_every_section() -> None:
     assert set(GOOD) == set(schema()["properties"])
+
+
+def test_default_study_names_every_key() -> None:
+    sections = [schema(), *schema()["$defs"].values()]
+    keys = {key for section in sections for key in section.get("properties", {})}
+    text = (ROOT / "config.yaml").read_text()
+    assert [key for key in sorted(keys) if not re.search(rf"\b{key}:", text)] == []
+
+
+def test_the_keys_that_it_leaves_as_comments_are_right() -> None:
+    """Uncommented, each is a setting that is accepted, or refused for a file that is not there."""
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    text = "\n".join(re.sub(r"^( *)# (?=( *- \{?)?\w+: )", r"\1", line) for line in lines)
+    study = Study.model_validate(yaml.safe_load(text))
+    assert {type(arm) for arm in study.arms} == {SftArm, GrpoArm, ExistingArm}
+    assert {text.source for text in study.corpus.sources} == {"miniature", "problems", "jsonl", "hub"}
+    assert study.problems.source == "jsonl"
+    assert {finding.problem.partition(":")[0] for finding in check(study)} == {"no such file"}
 
 
 def test_every_key_is_described_in_the_schema() -> None:
@@ -47,6 +78,65 @@ def test_stage_settings_survive_the_command_line() -> None:
     assert parse_settings(FitSettings, settings.canonical()) == settings
 
 
+@pytest.mark.parametrize("amplify", [{"norm": 0.7}, {"alpha": 2.0}, {"norm": None, "alpha": 2.0}, {}])
+def test_a_strength_survives_the_command_line(amplify: dict[str, float]) -> None:
+    settings = copy.deepcopy(GOOD)
+    settings["interventions"]["amplify"] = amplify
+    found = InterveneSettings.of(parse_study(settings), "amplify")
+    assert parse_settings(InterveneSettings, found.canonical()) == found
+
+
+def test_a_forward_pass_takes_the_batch_unless_told_otherwise() -> None:
+    arm = {"name": "sft", "method": "sft", "batch_size": 16}
+    assert SftArm.model_validate(arm).sequences_per_pass == 16
+    assert SftArm.model_validate({**arm, "micro_batch_size": 4}).sequences_per_pass == 4
+
+
+def test_known_rules_are_those_of_the_workflow() -> None:
+    files = (ROOT / "workflow/rules").glob("*.smk")
+    found = [name for file in files for name in re.findall(r"^ *rule (\w+):", file.read_text(), flags=re.M)]
+    assert sorted(found) == sorted(RULES)
+
+
+@pytest.mark.parametrize(
+    ("items", "epochs", "batch", "generations"), [(640, 1, 128, 8), (100, 0.3, 24, 8), (5, 0.1, 8, 2)]
+)
+def test_checkpoints_are_refused_where_training_would(items: int, epochs: float, batch: int, generations: int) -> None:
+    """`checks` counts steps as the trainer does, without importing torch."""
+    from rlgen.posttrain.trainer import steps_of
+
+    settings = copy.deepcopy(GOOD)
+    settings["problems"]["items"] = items
+    arm = {"epochs": epochs, "batch_size": batch}
+    settings["arms"][0] |= {**arm, "micro_batch_size": batch}
+    settings["arms"][1] |= {**arm, "generations": generations}
+    most = [steps_of(items, epochs, batch), steps_of(items, epochs, batch / generations)]
+    for index, steps in enumerate(most):
+        settings["arms"][index]["checkpoints"] = steps
+    assert not list(check(Study.model_validate(settings)))
+    for index, steps in enumerate(most):
+        settings["arms"][index]["checkpoints"] = steps + 1
+    keys = [finding.key for finding in check(Study.model_validate(settings))]
+    assert keys == ["arms[0].checkpoints", "arms[1].checkpoints"]
+
+
+def test_the_miniature_bases_longest_sequence_is_known() -> None:
+    from rlgen.data.miniature import build_tokenizer
+    from rlgen.posttrain.pretrain import _config
+
+    base = PretrainedBase(method="pretrain")
+    assert _config(base, build_tokenizer()).max_position_embeddings == POSITIONS
+
+
+def test_the_summary_counts_the_stores_that_the_rules_make() -> None:
+    settings = copy.deepcopy(GOOD)
+    settings["activations"]["parts"] = 2
+    settings["tracking"]["crosscoders"] = ["base-sft"]
+    del settings["crosscoders"]["base-sft-rl"], settings["nulls"]
+    final, earlier = dict.fromkeys(["base", "rl", "sft"], 2), {f"sft@{index}": 1 for index in range(1, 5)}
+    assert SummarySettings.of(parse_study(settings)).stores == final | earlier
+
+
 def test_checkpoints_lie_in_their_arm() -> None:
     paths = Paths(parse_study(GOOD))
     assert paths.model("rl@2") == paths.model("rl") / "checkpoints" / "2"
@@ -64,3 +154,12 @@ def test_schema_is_printed_as_json() -> None:
     command = [sys.executable, "-m", "rlgen", "config", "schema"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout)["title"] == "Study"
+
+
+def test_a_checkpoint_s_store_is_one_part_and_reads_no_setting_of_fitting() -> None:
+    settings = yaml.safe_load((ROOT / "config.yaml").read_text())
+    settings["activations"] |= {"parts": 2, "outlier_norm": 20}
+    study = parse_study(settings)
+    final, checkpoint = (DumpSettings.of(study, model, 0).activations for model in ("rl", "rl@1"))
+    assert (final.parts, checkpoint.parts) == (2, 1)
+    assert "outlier_norm" not in DumpSettings.of(study, "rl", 0).canonical()

@@ -42,7 +42,7 @@ def environment() -> dict[str, str]:
 def jobs(work: Path, study: Path, *options: str) -> dict[str, int]:
     """Number of jobs by rule that a dry-run would run, the target rule left out."""
     said = snakemake(work, study, "--dry-run", *options)
-    found = re.search(r"Job stats:\n.*?\n-.*?\n(.*?)\ntotal", said, re.DOTALL)
+    found = re.search(r"Job stats:\n[^\n]*\n-[- ]*\n(.*?)^total", said, re.DOTALL | re.MULTILINE)
     rows = (line.split() for line in found.group(1).splitlines()) if found else []
     return {rule: int(count) for rule, count in rows if rule != "all"}
 

@@ -19,19 +19,19 @@ CAUSAL = {"localise": 1, "intervene": 2}
 SECOND_RL = {**tiny_settings()["arms"][1], "name": "rl2"}
 EVERYTHING = {
     "problems": 1, "task": 4, "corpus": 1, "pretrain": 1, "sft": 1, "grpo": 1, "perturb": 1, "evaluate": 3,
-    "dump": 8, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END,
+    "dump": 12, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END,
 }  # fmt: skip
-SFT_DOWNSTREAM = {"evaluate": 1, "dump": 3, "fit": 2, "diagnose": 2, "attribute": 2, "track": 1, **END}
+SFT_DOWNSTREAM = {"evaluate": 1, "dump": 4, "fit": 2, "diagnose": 2, "attribute": 2, "track": 1, **END}
 RL_DOWNSTREAM = {
-    "perturb": 1, "evaluate": 1, "dump": 4, "fit": 3, "diagnose": 3, "attribute": 3, "track": 1, **CAUSAL, **END,
+    "perturb": 1, "evaluate": 1, "dump": 6, "fit": 3, "diagnose": 3, "attribute": 3, "track": 1, **CAUSAL, **END,
 }  # fmt: skip
-STORES_DOWNSTREAM = {"dump": 8, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END}
+STORES_DOWNSTREAM = {"dump": 12, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END}
 
 RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "report title": ("report.title", "Another", {"report": 1}),
     "SFT learning rate": ("arms.0.lr", 5e-4, {"sft": 1, **SFT_DOWNSTREAM}),
     "RL learning rate": ("arms.1.lr", 5e-4, {"grpo": 1, **RL_DOWNSTREAM}),
-    "number of RL checkpoints": ("arms.1.checkpoints", 2, {"grpo": 1, **RL_DOWNSTREAM, "dump": 3}),
+    "number of RL checkpoints": ("arms.1.checkpoints", 2, {"grpo": 1, **RL_DOWNSTREAM, "dump": 5}),
     "another arm": ("arms", [*tiny_settings()["arms"], SECOND_RL], {"grpo": 1, "evaluate": 1, **END}),
     "pairwise crosscoder's k": ("crosscoders.base-sft.k", 4, {**ONE_CROSSCODER, "track": 1, **END}),
     "joint crosscoder's k": ("crosscoders.base-sft-rl.k", 4, {**ONE_CROSSCODER, **END}),
@@ -43,6 +43,8 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "another crosscoder": ("crosscoders.sft-rl", {"models": ["sft", "rl"], "k": 8}, {**ONE_CROSSCODER, **END}),
     "corpus tokens": ("corpus.tokens", 8192, {"corpus": 1, **STORES_DOWNSTREAM}),
     "layers": ("activations.layers", [2], STORES_DOWNSTREAM),
+    "codec": ("activations.codec", "lz4", STORES_DOWNSTREAM),
+    "outliers": ("activations.outlier_norm", 20, {k: n for k, n in STORES_DOWNSTREAM.items() if k != "dump"}),
     "a transfer task's items": ("tasks.transfer.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
     "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
     "evaluation samples": ("evaluation.samples", 1, {"task": 4, "evaluate": 3, **CAUSAL, **END}),
@@ -74,6 +76,29 @@ def changed(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 def test_just_what_reads_the_setting_reruns(what: str, finished: Path, tmp_path: Path) -> None:
     key, value, expected = RERUNS[what]
     assert jobs(finished, changed(tmp_path, put(key, value))) == expected
+
+
+def test_a_changed_file_of_the_users_reruns_what_reads_it(tmp_path: Path) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "once upon a time"}\n')
+    study = changed(tmp_path, put("corpus.sources", [{"source": "jsonl", "path": str(text)}]))
+    snakemake(tmp_path, study, "--until", "corpus")
+    assert jobs(tmp_path, study, "--until", "corpus") == {}
+    text.write_text('{"text": "there was"}\n')
+    assert jobs(tmp_path, study, "--until", "corpus") == {"corpus": 1}
+
+
+def test_a_user_s_reward_is_an_input_of_its_arm(tmp_path: Path) -> None:
+    settings = tiny_settings()
+    settings["arms"][1]["reward"] = "own.rewards:short"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "rewards.py").write_text(
+        "def short(completions, **_):\n    return [0.0 for _ in completions]\n"
+    )
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(settings))
+    said = snakemake(tmp_path, study, "--dry-run")
+    assert "own/rewards.py" in said
 
 
 def test_nothing_to_do_after_a_finished_run(finished: Path) -> None:

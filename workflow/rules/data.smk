@@ -2,6 +2,8 @@
 
 
 rule problems:
+    input:
+        rules_of.problem_files,
     output:
         directory(paths.problems),
     params:
@@ -18,6 +20,8 @@ rule problems:
 
 
 rule task:
+    input:
+        lambda w: rules_of.task_files(w.task),
     output:
         directory(paths.task("{task}")),
     params:
@@ -35,6 +39,7 @@ rule task:
 
 rule corpus:
     input:
+        rules_of.corpus_files,
         base=paths.model(BASE),
         problems=paths.problems,
     output:

@@ -20,7 +20,7 @@ if rules_of.pretrained:
 
 rule adopt:
     input:
-        lambda w: rules_of.folders(w.model),
+        lambda w: rules_of.model_files(w.model),
     output:
         directory(paths.model("{model}")),
     wildcard_constraints:
@@ -62,6 +62,7 @@ rule sft:
 
 rule grpo:
     input:
+        lambda w: rules_of.reward_files(w.arm),
         base=paths.model(BASE),
         problems=paths.problems,
     output:

@@ -4,11 +4,12 @@ Every attribute's docstring becomes its description in `rlgen config schema`. No
 """
 
 from rlgen.study.sections.causal import Amplification, Edit, Interventions, Localisation, Nulls
-from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TokenSet
-from rlgen.study.sections.crosscoders import Activations, Attribution, Crosscoder, Tracking
+from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet
+from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, Tracking
 from rlgen.study.sections.data import (
     Corpus,
     Evaluation,
+    HubText,
     JsonlProblems,
     JsonlTask,
     JsonlText,
@@ -30,7 +31,6 @@ from rlgen.study.sections.models import (
     ExistingArm,
     ExistingBase,
     GrpoArm,
-    ModelPath,
     PretrainedBase,
     SftArm,
     TrainedArm,
@@ -44,6 +44,7 @@ __all__ = [
     "Arm",
     "Attribution",
     "Base",
+    "Codec",
     "Corpus",
     "Crosscoder",
     "Edit",
@@ -53,6 +54,8 @@ __all__ = [
     "ExistingBase",
     "Fraction",
     "GrpoArm",
+    "HubPath",
+    "HubText",
     "Interventions",
     "JsonlProblems",
     "JsonlTask",
@@ -61,7 +64,6 @@ __all__ = [
     "MiniatureProblems",
     "MiniatureTask",
     "MiniatureText",
-    "ModelPath",
     "Name",
     "NonNegative",
     "Nulls",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
 from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TokenSet
 
@@ -45,8 +46,14 @@ class Amplification(Edit):
     """Adding a fixed shift."""
 
     norm: PositiveFloat | None = None
-    """Injected norm, as a share of the mean norm of base's centred activations on the corpus; `alpha` then follows.
+    """Injected norm, as a share of the mean norm of base's centred activations on the corpus, in the place of `alpha`.
     So expressed, one strength does for arms that moved far and arms that moved little."""
+
+    @model_validator(mode="after")
+    def _one_strength(self) -> Amplification:
+        if self.norm is not None and "alpha" in self.model_fields_set:
+            raise PydanticCustomError("two_strengths", "give alpha or norm, not both")
+        return self
 
 
 class Interventions(Section):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A name that becomes a file name; `@` and `+` are kept for checkpoints and nulls."""
+HubPath = Annotated[str, AfterValidator(expanduser)]
+"""A folder, or an id on the Hugging Face hub."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 TokenSet = Literal["prompt", "last_prompt", "answer", "all"]

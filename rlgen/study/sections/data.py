@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from rlgen.study.sections.common import Name, NonNegative, Section
+from rlgen.study.sections.common import HubPath, Name, NonNegative, Section
 
 WorldTask = Literal["mod", "max", "par", "cnt", "min", "run"]
 """The miniature world's tasks (`rlgen.data.miniature`)."""
@@ -125,7 +125,30 @@ class JsonlText(Section):
     """Share of the corpus' tokens, relative to the other sources."""
 
 
-Text = Annotated[MiniatureText | ProblemText | JsonlText, Field(discriminator="source")]
+class HubText(Section):
+    """Text of a Hugging Face data set, streamed: nothing of it is kept but token ids."""
+
+    source: Literal["hub"]
+    path: HubPath
+    """Hub id, or a folder of data files that `datasets.load_dataset` reads."""
+    name: str | None = None
+    """Configuration of the data set."""
+    split: str = "train"
+    """Its split."""
+    revision: str | None = None
+    """Commit or tag on the hub. Without it, what is there today is taken."""
+    field: str = "text"
+    """Field with the document's text."""
+    weight: PositiveFloat = 1.0
+    """Share of the corpus' tokens, relative to the other sources."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder here."""
+        return Path(self.path).is_dir()
+
+
+Text = Annotated[MiniatureText | ProblemText | JsonlText | HubText, Field(discriminator="source")]
 
 
 class Corpus(Section):

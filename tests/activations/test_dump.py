@@ -16,6 +16,7 @@ from rlgen.activations.writer import StoreWriter
 from rlgen.data.corpus import DOCUMENTS, MASK, TOKENS, VOCABULARY
 from rlgen.data.miniature import build_tokenizer
 from rlgen.errors import StudyError
+from rlgen.models import residuals
 from rlgen.stage import write_json
 from rlgen.study.sections import Activations
 from rlgen.study.stages import DumpSettings
@@ -170,11 +171,16 @@ def test_an_interrupted_dump_ends_with_the_same_bytes(
 def test_broken_weights_are_named(model: Path, corpus: Path, tmp_path: Path) -> None:
     network = AutoModelForCausalLM.from_pretrained(model)
     with torch.no_grad():
-        network.get_input_embeddings().weight[int(np.load(corpus / "tokens.npy")[20, 3])] = float("nan")
+        network.get_input_embeddings().weight[50] = float("nan")
     network.save_pretrained(tmp_path / "rl")
     build_tokenizer().save_pretrained(tmp_path / "rl")
-    with pytest.raises(StudyError, match=r"model `rl`: .* NaN or infinite activations after layers \[1, 2\]"):
-        dump(settings(), model=tmp_path / "rl", corpus=corpus, out=tmp_path / "out")
+    tokens, documents, mask = (np.load(corpus / name) for name in (TOKENS, DOCUMENTS, MASK))
+    tokens[20, 3], mask[20, 3] = 50, True
+    given = write_corpus(tmp_path / "corpus", tokens, documents, mask)
+    with pytest.raises(StudyError, match=r"model `rl`: .* NaN or infinite .* layers \[1, 2\], the first at row 20,"):
+        dump(settings(), model=tmp_path / "rl", corpus=given, out=tmp_path / "out")
+    kept = list((tmp_path / "out.partial").rglob("shard-*.json"))
+    assert kept, "the shards before it are kept"
 
 
 def test_a_corpus_of_another_tokenizer_is_refused(model: Path, corpus: Path, tmp_path: Path) -> None:
@@ -186,3 +192,23 @@ def test_a_corpus_of_another_tokenizer_is_refused(model: Path, corpus: Path, tmp
     write_json(tmp_path / "corpus" / VOCABULARY, {token: index + 1 for token, index in vocabulary.items()})
     with pytest.raises(StudyError, match=r"corpus and .*base have different tokenizers: .* is id 5 .* and id 4"):
         dump(settings(), model=model, corpus=tmp_path / "corpus", out=tmp_path / "out")
+
+
+def test_next_to_no_padding_is_computed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of very different lengths: what goes through the model is little more than what they hold."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(2, 65, 96)
+    inside = np.arange(64) < lengths[:, None]
+    tokens = np.where(inside, random.integers(3, 40, inside.shape), 0).astype(np.int32)
+    documents = np.where(inside, np.arange(96)[:, None], -1).astype(np.int32)
+    corpus = write_corpus(tmp_path / "corpus", tokens, documents, inside)
+    seen = 0
+
+    def counted(network: Any, layers: list[int], **inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal seen
+        seen += inputs["input_ids"].numel()
+        return residuals(network, layers, **inputs)
+
+    monkeypatch.setattr("rlgen.activations.compute.residuals", counted)
+    dump(settings(shard_tokens=8192), model=model, corpus=corpus, out=tmp_path / "a")
+    assert lengths.sum() <= seen < 1.05 * lengths.sum() < 0.7 * tokens.size

@@ -11,6 +11,7 @@ from rlgen.activations.layout import Layout, shard_file
 from rlgen.activations.store import StoreReader, group_parts, join
 from rlgen.activations.writer import StoreWriter
 from rlgen.errors import StudyError
+from rlgen.study.sections import Activations
 from tests.activations.synthetic import write_store
 
 RANDOM = np.random.default_rng(0)
@@ -105,3 +106,24 @@ def test_a_flipped_bit_is_seen(tmp_path: Path) -> None:
     content[100] ^= 1
     file.write_bytes(content)
     assert [StoreWriter(store, scratch, layout).done(shard) for shard in range(3)] == [True, False, True]
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
+def test_plain_zarr_reads_every_codec(tmp_path: Path, codec: str) -> None:
+    """Written by us and read by zarr-python, and the other way round; the last chunk and shard are short."""
+    acts = random_acts(700)
+    store = write_store(tmp_path / "a", "base", acts, codec=codec)
+    array = zarr.open_array(store / "activations", mode="r+")
+    assert np.array_equal(array[:], acts)
+    array[:] = acts[::-1]
+    assert np.array_equal(StoreReader([store]).read(0, 700, layer=2), acts[::-1, 1])
+
+
+def test_at_the_paper_s_scale_a_model_has_few_files(tmp_path: Path) -> None:
+    """400M tokens in 64 parts, at the default sizes."""
+    store = write_store(tmp_path / "a", "base", random_acts(600))
+    shards = 3
+    beside_shards = sum(path.is_file() for path in store.rglob("*")) - shards
+    total = -(-400_000_000 // Activations(layers=[1]).shard_tokens)
+    manifest = 1
+    assert total + 64 * (beside_shards + manifest) < 10_000

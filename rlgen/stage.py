@@ -174,10 +174,14 @@ def content_digest(path: Path) -> str:
     for file in files:
         top = file.relative_to(path).parts[:1]
         if file.name not in (MANIFEST, ".snakemake_timestamp") and top not in ((_STATE,), (_SCRATCH,)):
-            with file.open("rb") as handle:
-                inner = hashlib.file_digest(handle, "sha256")
-            total.update(f"{file.relative_to(path)}\0{inner.hexdigest()}\n".encode())
+            total.update(f"{file.relative_to(path)}\0{file_digest(file)}\n".encode())
     return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def json_digest(value: Any) -> str:

@@ -16,7 +16,7 @@ from transformers import AutoConfig
 
 from rlgen.activations.compute import Computed, check_separation, compute
 from rlgen.activations.layout import SMALL, Layout, Source
-from rlgen.activations.slices import Places, Slices, slices_of
+from rlgen.activations.slices import Places, Slices
 from rlgen.activations.writer import StoreWriter, Values
 from rlgen.data.corpus import check_vocabulary, read_corpus
 from rlgen.errors import StudyError
@@ -40,7 +40,7 @@ def dump(settings: DumpSettings, *, model: Path, corpus: Path, out: Path, ranks:
     Raises StudyError if the model yields NaN or infinity, lacks a layer or has another tokenizer than the corpus.
     """
     with stage("dump", settings, {"model": model, "corpus": corpus}, out) as work:
-        slices = slices_of(corpus, work.inputs["corpus"], settings.activations, settings.tokens)
+        slices = Slices(corpus, work.inputs["corpus"], settings.activations.shard_tokens, settings.tokens)
         shards = slices.part(settings.part, settings.activations.parts)
         check_vocabulary(corpus, model)
         layout = _layout(settings, model, corpus, work, slices, shards)
@@ -119,7 +119,7 @@ def _rank(
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
-    slices = slices_of(corpus, layout.corpus_digest, settings.activations, settings.tokens)
+    slices = Slices(corpus, layout.corpus_digest, layout.shard_tokens, settings.tokens)
     for _ in write_shards(settings, model, slices, shards, StoreWriter(folder, scratch, layout), todo):
         pass
 

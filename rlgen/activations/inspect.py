@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from rlgen.activations.layout import ACTIVATIONS, METADATA, SMALL, Attributes, read_attributes, shard_file
 from rlgen.activations.store import Part, open_part
 from rlgen.errors import StudyError
-from rlgen.stage import MANIFEST, json_digest, read_manifest
+from rlgen.stage import MANIFEST, file_digest, json_digest, read_manifest
 
 _GB = 1e9
 
@@ -67,7 +66,7 @@ def verify(path: Path) -> Iterator[str]:
                 file = shard_file(folder, name, shard)
                 if not file.is_file():
                     yield f"{_where(attributes, folder, name, shard)}: {file} is missing"
-                elif _sha256(file) != expected:
+                elif file_digest(file) != expected:
                     yield from _faults(part, name, shard)
 
 
@@ -113,8 +112,3 @@ def _where(
         f"{folder}: part {attributes.part}, array `{name}`, shard {shard}, "
         f"tokens {covered.start:,} to {covered.stop - 1:,}{after}"
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

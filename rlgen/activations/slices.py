@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from rlgen.data.corpus import read_corpus
 from rlgen.errors import StudyError
 from rlgen.stage import derive_seed
-from rlgen.study.sections import Activations
 
 _ROWS = 1 << 16
 """Corpus rows whose mask is counted at once."""
@@ -67,8 +66,3 @@ class Slices:
     def tokens_of(self, shards: range) -> int:
         """Tokens of a run of shards."""
         return min(shards.stop * self._size, self.total) - shards.start * self._size
-
-
-def slices_of(corpus: Path, digest: str, activations: Activations, tokens: int | None = None) -> Slices:
-    """The shards of a corpus under a study's settings."""
-    return Slices(corpus, digest, activations.shard_tokens, tokens)

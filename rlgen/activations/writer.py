@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from rlgen.activations.chunks import write_shard
 from rlgen.activations.layout import ACTIVATIONS, METADATA, SMALL, Attributes, Bits, Layout, Statistics, shard_file
 from rlgen.errors import StudyError
-from rlgen.stage import atomic_path, json_digest, write_json
+from rlgen.stage import atomic_path, file_digest, json_digest, write_json
 
 _CREATED = "array-created"
 
@@ -44,7 +43,7 @@ class StoreWriter:
         if expected is None:
             return True
         file = shard_file(self.folder, ACTIVATIONS, shard)
-        return file.is_file() and _checksum(file) == expected
+        return file.is_file() and file_digest(file) == expected
 
     def recorded(self, shard: int) -> bool:
         """Whether that shard has been written, by whichever process; what is in its file now is not looked at."""
@@ -81,7 +80,7 @@ class StoreWriter:
         for name in names:
             with self._writing(f"array `{name}`"):
                 self._array(name, SMALL[name], np.concatenate(pieces.pop(name)))
-            checksums[name] = [_checksum(shard_file(self.folder, name, 0))]
+            checksums[name] = [file_digest(shard_file(self.folder, name, 0))]
         statistics = [Statistics(**record["statistics"]) for record in records if record["statistics"]]
         attributes = Attributes(
             **self.layout.model_dump(),
@@ -164,11 +163,6 @@ def _chunks(acts_NLD: Bits, size: int) -> Iterator[Bits]:
                     [chunk_ND, np.zeros((size - len(chunk_ND), chunk_ND.shape[1]), chunk_ND.dtype)]
                 )
             yield chunk_ND
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _statistics(sum_LD: NDArray[np.float64], norm_NL: NDArray[np.float32]) -> Statistics:

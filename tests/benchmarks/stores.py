@@ -36,7 +36,7 @@ from rlgen.study.sections import Activations
 from rlgen.study.stages import DumpSettings
 
 MODELS, D = 3, 2560
-CHUNK, SHARD = 512, 65536
+CHUNK, SHARD = 2048, 65536
 BATCH = 1024
 ROUNDS = 3
 MIB = 1 << 20
@@ -237,7 +237,6 @@ def dump_rate(folder: Path, _: float) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(Qwen3Config(**shape), dtype=torch.bfloat16 if gpu else torch.float32)
     model.save_pretrained(folder / "base")
-    sys.path.append(str(Path(__file__).parents[2]))
     from tests.data.corpora import write_corpus  # the miniature's tokenizer stands for any
 
     tokens = np.random.default_rng(0).integers(3, 40, (row_count, length)).astype(np.int32)
@@ -246,7 +245,7 @@ def dump_rate(folder: Path, _: float) -> None:
 
     build_tokenizer().save_pretrained(folder / "base")
     network, layer = load_model(folder / "base"), shape["num_hidden_layers"] // 2
-    chosen = Activations(layers=[layer], batch_rows=batch_rows, shard_tokens=shard)
+    chosen = Activations(layers=[layer], batch_rows=batch_rows, shard_tokens=shard, chunk_tokens=2048)
 
     def whole() -> None:
         for low in range(0, row_count, batch_rows):

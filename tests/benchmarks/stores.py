@@ -237,6 +237,7 @@ def dump_rate(folder: Path, _: float) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(Qwen3Config(**shape), dtype=torch.bfloat16 if gpu else torch.float32)
     model.save_pretrained(folder / "base")
+    sys.path.append(str(Path(__file__).parents[2]))
     from tests.data.corpora import write_corpus  # the miniature's tokenizer stands for any
 
     tokens = np.random.default_rng(0).integers(3, 40, (row_count, length)).astype(np.int32)

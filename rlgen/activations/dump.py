@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig
 
 from rlgen.activations.compute import Computed, check_separation, compute
-from rlgen.activations.layout import SMALL, Layout, Source
+from rlgen.activations.layout import SMALL, Layout, Source, from_torch
 from rlgen.activations.slices import Places, Slices
 from rlgen.activations.writer import StoreWriter, Values
 from rlgen.data.corpus import check_vocabulary, read_corpus
@@ -51,11 +51,9 @@ def dump(settings: DumpSettings, *, model: Path, corpus: Path, out: Path, ranks:
         if layout.source is not None:
             for shard in todo:
                 writer.write(shard, None, _small(slices, slices.shard(shards.start + shard)), None)
-        elif ranks == 1:
-            for shard in write_shards(settings, model, slices, shards, writer, todo):
-                progress.add(_tokens(layout, [shard]))
         else:
-            for shard in _in_processes(ranks, settings, model, slices, shards, writer, todo):
+            given = (settings, model, slices, shards, writer, todo)
+            for shard in write_shards(*given) if ranks == 1 else _in_processes(ranks, *given):
                 progress.add(_tokens(layout, [shard]))
         work.digest = writer.finish()
 
@@ -138,9 +136,12 @@ def _finished(running: deque[tuple[int, Future[None]]]) -> int:
 def _write(writer: StoreWriter, shard: int, found: Computed, slices: Slices, places_N: Places) -> None:
     norm_NL = found.norm_NL.cpu().numpy()
     _check_finite(norm_NL, writer.layout, slices, places_N)
-    acts_NLD = found.acts_NLD.cpu()
-    bits = acts_NLD.view(torch.int16).numpy().view(np.uint16) if acts_NLD.dtype == torch.bfloat16 else acts_NLD.numpy()
-    writer.write(shard, bits, _small(slices, places_N) | {"norm": norm_NL}, found.sum_LD.cpu().numpy())
+    writer.write(
+        shard,
+        from_torch(found.acts_NLD.cpu()),
+        _small(slices, places_N) | {"norm": norm_NL},
+        found.sum_LD.cpu().numpy(),
+    )
 
 
 def _small(slices: Slices, places_N: Places) -> Values:

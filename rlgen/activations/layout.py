@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlgen.errors import StudyError
 from rlgen.study.sections import Codec, Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METADATA = "zarr.json"
 FORMAT = 2
@@ -124,6 +127,13 @@ def shard_file(part: Path, array: str, shard: int) -> Path:
     """The file of an array's shard: Zarr's default key encoding; shards are cut along the tokens only."""
     dimensions = {ACTIVATIONS: 3, "norm": 2}.get(array, 1)
     return part / array / "c" / "/".join([str(shard)] + ["0"] * (dimensions - 1))
+
+
+def from_torch(acts: Tensor) -> Bits:
+    """A CPU tensor's memory as it is stored; not a copy."""
+    import torch  # only where there are tensors, it is there already
+
+    return acts.view(torch.int16).numpy().view(np.uint16) if acts.dtype == torch.bfloat16 else acts.numpy()
 
 
 def to_float32(stored: Bits) -> NDArray[np.float32]:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from rlgen.activations.compute import check_separation, compute
-from rlgen.activations.layout import Attributes, Bits, Source
+from rlgen.activations.layout import Attributes, Bits, Source, from_torch
 from rlgen.activations.slices import Slices
 from rlgen.activations.store import Part
 from rlgen.errors import StudyError
@@ -76,9 +75,7 @@ class LivePart(Part):
                 f"model `{a.model}`: NaN or infinite activations in shard {shard} of part {a.part}; "
                 f"its weights are broken, or overflow {a.dtype}"
             )
-        acts_NLD = found.acts_NLD.cpu()
-        bits = acts_NLD.view(torch.int16).numpy().view(np.uint16) if a.dtype == "bfloat16" else acts_NLD.numpy()
-        return bits, found.norm_NL.cpu().numpy()
+        return from_torch(found.acts_NLD.cpu()), found.norm_NL.cpu().numpy()
 
     @cached_property
     def _network(self) -> PreTrainedModel:

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlgen.activations.layout import from_torch
 from rlgen.activations.store import Joined, StoreReader
 from rlgen.stage import derive_seed
 
@@ -275,11 +275,11 @@ class Loader:
     def _read(self, reader: StoreReader, block: int, out_ND: Tensor) -> None:
         """Read a chunk to its place in a window; runs in a thread."""
         if self.device.type == "cpu":
-            reader.read_block(block, self.layer, _bits(out_ND))
+            reader.read_block(block, self.layer, from_torch(out_ND))
             return
         pinned_ND, stream = self._staging()
         pinned_ND = pinned_ND[: len(out_ND)]
-        reader.read_block(block, self.layer, _bits(pinned_ND))
+        reader.read_block(block, self.layer, from_torch(pinned_ND))
         with torch.cuda.stream(stream):
             out_ND.copy_(pinned_ND, non_blocking=True)
         stream.synchronize()
@@ -308,11 +308,6 @@ class Loader:
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(derive_seed(self.seed, "loader", *key))
-
-
-def _bits(acts_ND: Tensor) -> NDArray[Any]:
-    """A CPU tensor's memory as the stores give it."""
-    return acts_ND.view(torch.int16).numpy().view(np.uint16) if acts_ND.dtype == torch.bfloat16 else acts_ND.numpy()
 
 
 def _spread(lengths: NDArray[np.int64]) -> list[int]:

@@ -25,7 +25,7 @@ class Activations(Section):
     """`streamed`: nothing is stored, and what reads activations computes them. For want of disk; each reader then
     needs the models in memory and pays for their forward passes."""
     codec: Codec = "none"
-    """Compression. It saves 16 to 20% of the disk, and costs speed (README: measured)."""
+    """Compression. It saves a fifth of the disk, and costs speed (README: measured)."""
     batch_rows: PositiveInt = 32
     """Corpus rows per forward pass."""
     chunk_tokens: PositiveInt = 2048

@@ -53,14 +53,14 @@ def compute(
     norm_NL = torch.empty(acts_NLD.shape[:2], device=device)
     sum_LD = torch.zeros(acts_NLD.shape[1:], dtype=torch.float64, device=device)
     order = np.argsort(places_N)
-    starts = np.arange(places_N.min() // length, places_N.max() // length + 2) * length
-    edges = np.searchsorted(places_N, starts, sorter=order)
-    used = np.array([_used(slices, int(start) // length) for start in starts[:-1]])
+    rows, counts = np.unique(places_N // length, return_counts=True)
+    edges = np.concatenate([[0], np.cumsum(counts)])
+    used = np.count_nonzero(slices.documents[rows] >= 0, axis=1)
     by_length = np.argsort(-used, kind="stable")
     for chosen in np.array_split(by_length, -(-len(by_length) // batch_rows)):
-        inputs = _inputs(slices, starts[chosen] // length, int(used[chosen].max()), device)
+        inputs = _inputs(slices, rows[chosen], int(used[chosen].max()), device)
         stored = np.concatenate([order[edges[row] : edges[row + 1]] for row in chosen])
-        row = np.repeat(np.arange(len(chosen)), edges[chosen + 1] - edges[chosen])
+        row = np.repeat(np.arange(len(chosen)), counts[chosen])
         column = places_N[stored] % length
         where_N, row_N, column_N = (torch.from_numpy(values).to(device) for values in (stored, row, column))
         found_NLD = residuals(network, layers, **inputs)[row_N, column_N].to(acts_NLD.dtype)
@@ -98,11 +98,6 @@ def check_separation(network: PreTrainedModel, slices: Slices, layer: int) -> No
             f"corpus.separate_documents: {type(network).__name__} lets the documents of a row attend to one another "
             f"(activations differ by {error:.0%} from those of a document alone); set it to false"
         )
-
-
-def _used(slices: Slices, row: int) -> int:
-    """Tokens of a row up to its padding."""
-    return int(np.count_nonzero(slices.documents[row] >= 0))
 
 
 def _inputs(slices: Slices, rows: Places, length: int, device: torch.device) -> dict[str, Any]:

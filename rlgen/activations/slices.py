@@ -1,9 +1,9 @@
 """Which tokens of the corpus are in which shard, and in what order: the same for every model. No torch here.
 
-Tokens that do not count (BOS, padding) are left out. The others are cut, in corpus order, into shards; parts are runs
-of whole shards. Within a shard the tokens are stored in a random order, so that one chunk, which is one large read,
-holds tokens of many documents: shuffling at rest is what lets a small buffer of chunks stand for a shuffle of
-everything.
+The corpus' rows are taken in a random order, tokens that do not count (BOS, padding) left out, and cut into shards;
+parts are runs of whole shards. Within a shard the tokens are stored in a random order too. So one chunk, which is one
+large read, holds tokens of many documents: shuffling at rest is what lets a small buffer of chunks stand for a
+shuffle of everything.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from rlgen.data.corpus import read_corpus
 from rlgen.errors import StudyError
 from rlgen.stage import derive_seed
 
-_ROWS = 1 << 16
+_COUNTED = 1 << 16
 """Corpus rows whose mask is counted at once."""
 
 Places = NDArray[np.int64]
 
 
 class Slices:
-    """The shards of a corpus; of its first `tokens` tokens alone if given, rounded up to whole shards."""
+    """The shards of a corpus; the first ones alone that hold `tokens` tokens, if given."""
 
     def __init__(self, corpus: Path, digest: str, shard_tokens: int, tokens: int | None = None) -> None:
         self.folder, self._digest, self._size = corpus, digest, shard_tokens
         about, self.tokens, self.documents, self._mask = read_corpus(corpus)
         self.separate_documents = bool(about["separate_documents"])
         self.row_length = self.tokens.shape[1]
-        counts = [self._mask[i : i + _ROWS].sum(axis=1) for i in range(0, len(self._mask), _ROWS)]
-        self._ends = np.cumsum(np.concatenate(counts))
-        """Tokens that count up to the end of each row."""
+        self._rows = np.random.default_rng(derive_seed("rows", digest)).permutation(len(self._mask))
+        counts = [self._mask[i : i + _COUNTED].sum(axis=1) for i in range(0, len(self._mask), _COUNTED)]
+        self._ends = np.cumsum(np.concatenate(counts)[self._rows])
+        """Tokens that count up to the end of each row, in the order in which they are taken."""
         self.total = int(self._ends[-1])
         if tokens is not None:
             self.total = min(self.total, -(-tokens // shard_tokens) * shard_tokens)
@@ -48,7 +49,9 @@ class Slices:
         start, stop = index * self._size, min((index + 1) * self._size, self.total)
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
         before = int(self._ends[first - 1]) if first else 0
-        places = first * self.row_length + np.flatnonzero(self._mask[first : last + 1])
+        rows = self._rows[first : last + 1]
+        row, column = np.nonzero(self._mask[rows])
+        places = rows[row] * self.row_length + column
         random = np.random.default_rng(derive_seed("shard", self._digest, index))
         shuffled: Places = places[start - before : stop - before][random.permutation(stop - start)]
         return shuffled

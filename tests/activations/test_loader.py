@@ -3,6 +3,7 @@
 import itertools
 import json
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlgen.activations.loader import Loader
+from rlgen.activations.loader import BUFFER_BYTES, Loader
 from rlgen.activations.slices import Slices
 from rlgen.activations.store import Joined, StoreReader, join
 from rlgen.errors import StudyError
+from rlgen.study.sections import Activations
 from tests.activations.synthetic import numbered, write_store
 from tests.data.corpora import write_corpus
 
@@ -137,37 +139,40 @@ def test_an_unknown_layer_is_refused(tmp_path: Path) -> None:
         Loader(joined, 7, 10, 0)
 
 
-def documents_of_a_corpus(folder: Path) -> StoreReader:
-    """A store whose activations are its tokens' documents, in the order in which a dump would store them."""
-    random = np.random.default_rng(0)
-    lengths = random.lognormal(5.5, 1.0, size=3000).astype(int).clip(10, 2000)
-    documents = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
-    row_length, shard = 512, 16384
-    documents = documents[: len(documents) // row_length * row_length].reshape(-1, row_length)
-    corpus = write_corpus(folder / "corpus", documents % 40, documents, np.ones(documents.shape, dtype=bool))
-    slices = Slices(corpus, "digest", shard)
-    order = np.concatenate([slices.shard(index) for index in range(slices.count)])
-    stored = documents.reshape(-1)[order]
-    acts = np.stack([stored, np.arange(len(stored))], axis=1).astype(np.float32)[:, None]
-    return StoreReader(
-        [write_store(folder / "a", "base", acts, documents=stored, chunk_tokens=512, shard_tokens=shard)]
+def documents_of_a_corpus(folder: Path, mean_length: float, sizes: Activations) -> StoreReader:
+    """A store whose activations are its tokens' documents, 8M tokens in the order in which a dump would store them."""
+    random, rows, length = np.random.default_rng(0), 8192, 1024
+    lengths = (
+        random.lognormal(np.log(mean_length) - 0.5, 1.0, size=int(4 * rows * length / mean_length)).astype(int) + 1
     )
+    documents = np.repeat(np.arange(len(lengths)), lengths)[: rows * length].astype(np.int32).reshape(rows, length)
+    corpus = write_corpus(folder / "corpus", documents % 40, documents, np.ones(documents.shape, dtype=bool))
+    slices = Slices(corpus, "digest", sizes.shard_tokens)
+    stored = documents.reshape(-1)[np.concatenate([slices.shard(index) for index in range(slices.count)])]
+    acts = stored.astype(np.float32)[:, None, None]
+    chosen = {"chunk_tokens": sizes.chunk_tokens, "shard_tokens": sizes.shard_tokens}
+    return StoreReader([write_store(folder / "a", "base", acts, documents=stored, **chosen)])
 
 
-def test_batches_are_close_to_those_of_a_perfect_shuffle(tmp_path: Path) -> None:
-    """Distinct documents in a batch at least 90% of a perfect shuffle's, with a buffer a tenth of the store."""
-    joined = Joined([documents_of_a_corpus(tmp_path)])
-    size = 512
-    whole = joined.tokens_total * joined.d * 4
-    loader = Loader(joined, 1, size, seed=0, buffer_bytes=2 * whole // 10)
-    batches = [batch[:, 0, 0].long() for batch in loader][:-1]
+@pytest.mark.parametrize("mean_length", [300, 1500, 6000])
+def test_batches_are_close_to_those_of_a_perfect_shuffle(tmp_path: Path, mean_length: float) -> None:
+    """Distinct documents in a batch at least 90% of a perfect shuffle's, at the default sizes, with as many chunks in
+    the buffer as at the paper's scale (three models of width 2,560 in bf16).
+    """
+    sizes = Activations(layers=[1])
+    joined = Joined([documents_of_a_corpus(tmp_path, mean_length, sizes)])
+    stored, paper = 4, 3 * 2560 * 2
+    loader = Loader(joined, 1, 1024, seed=0, buffer_bytes=BUFFER_BYTES * stored // paper)
+    batches = [batch[:, 0, 0].long() for batch in islice(loader, 400)]
     stream = torch.cat(batches)
-    shuffled = stream[torch.randperm(len(stream), generator=torch.Generator().manual_seed(0))]
+    every = torch.from_numpy(joined.readers[0].documents).long()
+    random = torch.Generator().manual_seed(0)
+    perfect = [every[torch.randint(len(every), (1024,), generator=random)] for _ in range(400)]
 
     def distinct(pieces: list[torch.Tensor]) -> float:
         return float(np.mean([len(piece.unique()) for piece in pieces]))
 
-    assert distinct(batches) >= 0.9 * distinct(list(shuffled.split(size)))
+    assert distinct(batches) >= 0.9 * distinct(perfect)
     neighbours = torch.corrcoef(torch.stack([stream[:-1], stream[1:]]).double())[0, 1]
     assert abs(neighbours) < 4 / len(stream) ** 0.5
 

@@ -36,7 +36,7 @@ from rlgen.study.sections import Activations
 from rlgen.study.stages import DumpSettings
 
 MODELS, D = 3, 2560
-CHUNK, SHARD = 2048, 65536
+CHUNK, SHARD = 512, 65536
 BATCH = 1024
 ROUNDS = 3
 MIB = 1 << 20
@@ -246,7 +246,7 @@ def dump_rate(folder: Path, _: float) -> None:
 
     build_tokenizer().save_pretrained(folder / "base")
     network, layer = load_model(folder / "base"), shape["num_hidden_layers"] // 2
-    chosen = Activations(layers=[layer], batch_rows=batch_rows, shard_tokens=shard, chunk_tokens=2048)
+    chosen = Activations(layers=[layer], batch_rows=batch_rows, shard_tokens=shard)
 
     def whole() -> None:
         for low in range(0, row_count, batch_rows):

@@ -28,7 +28,7 @@ class Activations(Section):
     """Compression. It saves a fifth of the disk, and costs speed (README: measured)."""
     batch_rows: PositiveInt = 32
     """Corpus rows per forward pass."""
-    chunk_tokens: PositiveInt = 2048
+    chunk_tokens: PositiveInt = 512
     """Tokens per Zarr chunk, the unit of a read."""
     shard_tokens: PositiveInt = 65536
     """Tokens per Zarr shard, the unit of a file and of resuming; a multiple of `chunk_tokens`."""

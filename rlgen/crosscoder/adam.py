@@ -15,13 +15,15 @@ class Adam:
     def __init__(self, parameters: Iterable[nn.Parameter], betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self._parameters = list(parameters)
         self._betas = betas
+        for parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
         self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self._parameters]
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Move every parameter along its gradient, and drop the gradients."""
+    def step(self, lr: float, divisor: Tensor | None = None) -> None:
+        """Move every parameter along its gradient, divided by `divisor` if that is given; gradients are 0 then."""
         for step in self._steps:
             step += 1
         torch._fused_adam_(
@@ -38,9 +40,11 @@ class Adam:
             eps=1e-8,
             amsgrad=False,
             maximize=False,
+            grad_scale=divisor,
         )
         for parameter in self._parameters:
-            parameter.grad = None
+            if parameter.grad is not None:
+                parameter.grad.zero_()  # kept, as its memory would have to be mapped again
 
     def state_dict(self) -> dict[str, list[Tensor]]:
         """Moments and step counts."""

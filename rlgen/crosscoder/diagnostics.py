@@ -48,7 +48,7 @@ class Firing:
     def add(self, pattern: Pattern, values_N: Tensor) -> None:
         """Count a batch's codes."""
         features = len(self.count_F)
-        self.tokens += pattern.shape[0]
+        self.tokens += pattern.batch
         self.count_F += torch.bincount(pattern.columns_N, minlength=features)
         self.sum_F += torch.bincount(pattern.columns_N, weights=values_N.double(), minlength=features)
         self.max_F.scatter_reduce_(0, pattern.columns_N, values_N, "amax")
@@ -107,8 +107,8 @@ def measure(crosscoder: Crosscoder, loader: Loader, work: Workspace) -> tuple[Ex
     for acts_BMD in loader:
         normalised_BMD = crosscoder.normalise(acts_BMD)
         codes_BF = crosscoder.encode_normalised(normalised_BMD)
-        rows_N, columns_N = codes_BF.nonzero().unbind(dim=1)
-        pattern, values_N = Pattern(rows_N, columns_N, (len(codes_BF), codes_BF.shape[1])), codes_BF[rows_N, columns_N]
+        pattern = Pattern.of(codes_BF)
+        values_N = codes_BF[pattern.rows_N, pattern.columns_N]
         decoded_BMD = pattern.times(values_N, crosscoder.W_dec.flatten(1)).view_as(normalised_BMD) + crosscoder.b_dec
         explained.add(normalised_BMD, decoded_BMD - normalised_BMD)
         firing.add(pattern, values_N)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rlgen.crosscoder.mesh import Axis
 from rlgen.crosscoder.model import Crosscoder
 
 _NO_DIFFERENCE = 1e-12
@@ -31,6 +32,12 @@ class Explained:
         self._sum_QD = self._sum_QD + quantities_BQD.sum(dim=0).double()
         self._squares_Q = self._squares_Q + _squares(quantities_BQD)
         self._errors_Q = self._errors_Q + _squares(self._with_differences(error_BMD))
+
+    def sum_over(self, axis: Axis) -> None:
+        """Add what the other processes of the axis have summed over their tokens."""
+        count = torch.tensor(self._count, device=self._sum_QD.device)
+        self._count = int(axis.sum(count))
+        self._sum_QD, self._squares_Q, self._errors_Q = map(axis.sum, (self._sum_QD, self._squares_Q, self._errors_Q))
 
     def fve(self) -> dict[str, float]:
         """1 - sum |x - x^|^2 / sum |x - mean|^2, by slot."""

@@ -7,36 +7,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlgen.crosscoder.encoder import Encoder
+from rlgen.crosscoder.mesh import ALONE, Mesh
 from rlgen.crosscoder.model import Crosscoder
-from rlgen.crosscoder.sparse import Pattern, decode_from, encode_at
-from rlgen.crosscoder.sparsity import batch_topk
+from rlgen.crosscoder.sparse import decode_from
+from rlgen.crosscoder.sparsity import Active, BatchTopK, sparsity_of
 from rlgen.study.sections import Crosscoder as CrosscoderSettings
 
 _NO_DIFFERENCE = 1e-12
+DENSE = 0.1
+"""Share of active codes from which dense products are faster than sparse ones: on a CPU at N 3, d 256, F 8,192
+(`python tests/benchmarks/crosscoder.py crossover`). A share, not a clock, decides, so that the same seed gives the
+same bits."""
 
 
 @dataclass
 class Terms:
-    """One batch's loss and what went into it."""
+    """One batch's loss and what went into it, of all processes together but where it says otherwise."""
 
     loss: Tensor
+    """Of this process' tokens and features: what it goes back through."""
+    value: float
+    """The loss as a number."""
     error_BMD: Tensor
-    """x^ - x."""
+    """x^ - x of this process' tokens."""
     fired_F: Tensor
-    """Which features were active on any token."""
+    """Which of this process' features were active on any token."""
+    tokens: int
+    """Of the batch."""
     l0: float
     """Active features a token."""
+    path: str
+    """`sparse` or `dense` products."""
     limit: Tensor | None = None
-    """BatchTopK: the smallest score that was selected."""
-    sparsity: Tensor | None = None
-    """relu_l1: the penalty, its weight included."""
-    auxiliary: Tensor | None = None
-    """BatchTopK: the loss that revives dead features, its weight included; None if none is dead."""
-
-    @property
-    def value(self) -> float:
-        """The loss as a number."""
-        return float(self.loss.detach())
+    """batch_topk: the smallest score that was selected."""
+    penalty: float = 0.0
+    """relu_l1, jumprelu: what sparsity costs, its weight included."""
+    auxiliary: float = 0.0
+    """The loss that revives dead features, its weight included."""
 
 
 class Objective:
@@ -47,9 +55,18 @@ class Objective:
     """
 
     def __init__(
-        self, settings: CrosscoderSettings, crosscoder: Crosscoder, variance_M: Tensor, delta_variance_M: Tensor
+        self,
+        settings: CrosscoderSettings,
+        crosscoder: Crosscoder,
+        variance_M: Tensor,
+        delta_variance_M: Tensor,
+        mesh: Mesh = ALONE,
     ) -> None:
-        self.settings, self.crosscoder = settings, crosscoder
+        self.settings, self.crosscoder, self.mesh = settings, crosscoder, mesh
+        self.encoder = Encoder(crosscoder)
+        self._sparsity = sparsity_of(settings, mesh)
+        self._revival = BatchTopK(settings, mesh)
+        self._density = 1.0
         reference = self._reference = crosscoder.config.reference
         ratio_M = variance_M[reference] / delta_variance_M
         same_M = delta_variance_M <= _NO_DIFFERENCE * variance_M[reference]
@@ -59,71 +76,118 @@ class Objective:
     def __call__(self, normalised_BMD: Tensor, warm: float, dead_F: Tensor) -> Terms:
         """The loss on activations in the crosscoder's own scale.
 
-        `warm` in [0, 1] weighs the L1 penalty; `dead_F` says which features the auxiliary loss should revive.
+        `warm` in [0, 1] weighs the sparsity penalty; `dead_F` says which features the auxiliary loss should revive.
         """
-        if self.settings.sparsity == "relu_l1":
-            return self._relu_l1(normalised_BMD, warm)
-        return self._batch_topk(normalised_BMD, dead_F)
+        dense = self.settings.sparsity == "relu_l1" and self._density > DENSE
+        return self._dense(normalised_BMD, warm) if dense else self._sparse(normalised_BMD, warm, dead_F)
 
-    def _relu_l1(self, normalised_BMD: Tensor, warm: float) -> Terms:
-        coder, size = self.crosscoder, len(normalised_BMD)
-        codes_BF = torch.relu(torch.addmm(coder.b_enc, normalised_BMD.flatten(1), coder.W_enc.flatten(0, 1)))
-        error_BMD = (codes_BF @ coder.W_dec.flatten(1)).view_as(normalised_BMD) + coder.b_dec - normalised_BMD
-        penalty = warm * self.settings.l1 * (codes_BF.sum(dim=0) @ coder.selection_weights()) / size
+    def state_dict(self) -> dict[str, object]:
+        """What is remembered from batch to batch."""
+        return {
+            "active": dict(self._sparsity.guesses),
+            "revival": dict(self._revival.guesses),
+            "density": self._density,
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go on from where `state` was taken."""
+        self._sparsity.guesses, self._revival.guesses = dict(state["active"]), dict(state["revival"])  # type: ignore[call-overload]
+        self._density = float(state["density"])  # type: ignore[arg-type]
+        self.encoder.refresh()
+
+    def _sparse(self, normalised_BMD: Tensor, warm: float, dead_F: Tensor) -> Terms:
+        coder, mesh = self.crosscoder, self.mesh
+        tokens = int(mesh.data.sum(torch.tensor(len(normalised_BMD), device=coder.scale.device)))
+        self.encoder.read(normalised_BMD.flatten(1))
+        weight_F = coder.selection_weights()
+        active = self._sparsity(self.encoder, weight_F, tokens, warm)
+        error_BMD = self._decode(active).view_as(normalised_BMD) + coder.b_dec - normalised_BMD
+        reconstruction, auxiliary = self._reconstruction(error_BMD), None
+        if self.settings.aux_weight and self.settings.sparsity != "relu_l1":
+            auxiliary = self._auxiliary(error_BMD.detach(), dead_F, weight_F.detach(), tokens)
+        fired_N = active.codes_N.detach() > 0
+        return self._terms(
+            (reconstruction, active.penalty, auxiliary),
+            tokens,
+            error_BMD=error_BMD.detach(),
+            fired_F=torch.bincount(active.pattern.columns_N[fired_N], minlength=len(dead_F)) > 0,
+            active=fired_N.sum(),
+            limit=active.limit,
+            path="sparse",
+        )
+
+    def _dense(self, normalised_BMD: Tensor, warm: float) -> Terms:
+        """relu_l1 while many codes are active, as they are at the start."""
+        coder, mesh = self.crosscoder, self.mesh
+        tokens = int(mesh.data.sum(torch.tensor(len(normalised_BMD), device=coder.scale.device)))
+        codes_BF = torch.relu(torch.addmm(coder.b_enc, normalised_BMD.flatten(1), coder.W_enc.flatten(1).T))
+        decoded_BI = mesh.features.partial_sum(codes_BF @ coder.W_dec.flatten(1))
+        error_BMD = decoded_BI.view_as(normalised_BMD) + coder.b_dec - normalised_BMD
+        penalty = warm * self.settings.l1 * (codes_BF.sum(dim=0) @ coder.selection_weights())
         active_BF = codes_BF.detach() > 0
-        return Terms(
-            loss=self._reconstruction(error_BMD) + penalty,
+        return self._terms(
+            (self._reconstruction(error_BMD), penalty, None),
+            tokens,
             error_BMD=error_BMD.detach(),
             fired_F=active_BF.any(dim=0),
-            l0=float(active_BF.sum()) / size,
-            sparsity=penalty.detach(),
+            active=active_BF.sum(),
+            limit=None,
+            path="dense",
         )
 
-    def _batch_topk(self, normalised_BMD: Tensor, dead_F: Tensor) -> Terms:
-        coder, inputs_BI = self.crosscoder, normalised_BMD.flatten(1)
-        with torch.no_grad():
-            codes_BF = torch.relu(torch.addmm(coder.b_enc, inputs_BI, coder.W_enc.flatten(0, 1)))
-            scores_BF = codes_BF * coder.selection_weights()
-            pattern, limit = batch_topk(scores_BF, self.settings.k, guess=0.8 * float(coder.threshold))
-        error_BMD = self._decode(pattern, codes_BF, inputs_BI).view_as(normalised_BMD) + coder.b_dec - normalised_BMD
-        loss, auxiliary = self._reconstruction(error_BMD), None
-        if self.settings.aux_weight and bool(dead_F.any()):
-            auxiliary = self._auxiliary(codes_BF, scores_BF, inputs_BI, error_BMD.detach(), dead_F)
-            loss = loss + auxiliary
+    def _terms(
+        self,
+        sums: tuple[Tensor, Tensor | None, Tensor | None],
+        tokens: int,
+        *,
+        error_BMD: Tensor,
+        fired_F: Tensor,
+        active: Tensor,
+        limit: Tensor | None,
+        path: str,
+    ) -> Terms:
+        """From sums over this process' tokens (and, of the penalty, features) to means over all."""
+        mesh, given = self.mesh, [torch.zeros_like(sums[0]) if part is None else part / tokens for part in sums]
+        reconstruction, penalty, auxiliary = (part.detach().double() for part in given)
+        everyones = mesh.data.sum(torch.stack([reconstruction, auxiliary, mesh.features.sum(penalty)])).tolist()
+        l0 = int(mesh.sum(active)) / tokens
+        self._density = l0 / (self.crosscoder.config.features * mesh.features.size)
         return Terms(
-            loss=loss,
-            error_BMD=error_BMD.detach(),
-            fired_F=torch.bincount(pattern.columns_N, minlength=len(dead_F)) > 0,
-            l0=len(pattern.columns_N) / len(inputs_BI),
+            loss=given[0] + given[1] + given[2],
+            value=sum(everyones),
+            error_BMD=error_BMD,
+            fired_F=mesh.data.sum(fired_F.long()) > 0,
+            tokens=tokens,
+            l0=l0,
+            path=path,
             limit=limit,
-            auxiliary=None if auxiliary is None else auxiliary.detach(),
+            penalty=everyones[2],
+            auxiliary=everyones[1],
         )
 
-    def _decode(self, pattern: Pattern, codes_BF: Tensor, inputs_BI: Tensor) -> Tensor:
-        """x^ without its bias from the codes at a pattern alone, [B, M * d]; gradients reach both weights."""
-        coder = self.crosscoder
-        values_N = codes_BF[pattern.rows_N, pattern.columns_N]
-        values_N = encode_at(inputs_BI, coder.W_enc.flatten(0, 1), coder.b_enc, values_N, pattern)
-        return decode_from(values_N, coder.W_dec.flatten(1), pattern)
+    def _decode(self, active: Active) -> Tensor:
+        """x^ without its bias, [B, M * d]; gradients reach both weights."""
+        found_BI = decode_from(active.codes_N, self.crosscoder.W_dec, active.pattern)
+        return self.mesh.features.partial_sum(found_BI)
 
     def _reconstruction(self, error_BMD: Tensor) -> Tensor:
-        loss = error_BMD.square().sum() / len(error_BMD)
+        loss = error_BMD.square().sum()
         if bool(self._delta_weight_M.any()):
             scaled_BMD = error_BMD * self._relative_scale_M[:, None]
             delta_BMD = scaled_BMD - scaled_BMD[:, self._reference, None]
-            loss = loss + (delta_BMD.square().sum(dim=(0, 2)) @ self._delta_weight_M) / len(error_BMD)
+            loss = loss + delta_BMD.square().sum(dim=(0, 2)) @ self._delta_weight_M
         return loss
 
-    def _auxiliary(
-        self, codes_BF: Tensor, scores_BF: Tensor, inputs_BI: Tensor, error_BMD: Tensor, dead_F: Tensor
-    ) -> Tensor:
-        """The dead features' attempt at what the others missed (2406.04093, A.2).
+    def _auxiliary(self, error_BMD: Tensor, dead_F: Tensor, weight_F: Tensor, tokens: int) -> Tensor | None:
+        """The dead features' attempt at what the others missed (2406.04093, A.2); None if none is dead.
 
         2 k of them a token rather than d / 2 as there: cheaper, and in one miniature fit (d 128, k 16) as many
         stayed dead either way.
         """
+        dead = int(self.mesh.features.sum(dead_F.sum()))
+        if not dead:
+            return None
         wanted = 2 * self.settings.k
-        pattern, _ = batch_topk(scores_BF * dead_F, wanted)
-        missed_BI = -error_BMD.flatten(1)
-        left = (self._decode(pattern, codes_BF, inputs_BI) - missed_BI).square().sum() / len(missed_BI)
-        return self.settings.aux_weight * min(1.0, float(dead_F.sum()) / wanted) * left
+        tried = self._revival.highest("dead", self.encoder, weight_F * dead_F, wanted * tokens)
+        left = (self._decode(tried).view_as(error_BMD) + error_BMD).square().sum()
+        return self.settings.aux_weight * min(1.0, dead / wanted) * left

@@ -9,7 +9,9 @@ norm is sqrt(d). Nothing here needs the training code.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -32,17 +34,29 @@ class CrosscoderConfig:
     """Width of the residual stream."""
     features: int
     sparsity: str
-    """`relu_l1` or `batch_topk`."""
+    """`batch_topk`, `topk`, `jumprelu` or `relu_l1`."""
     k: int
-    """Mean number of active features a token (batch_topk)."""
+    """Active features a token (topk), or their mean number (batch_topk)."""
     layer: int
     """Decoder block after which the activations are read; 1 is the first."""
+    dedicated: dict[str, int] = field(default_factory=dict)
+    """Features that one model alone may use, by its name (2602.11729): the dictionary's last ones, in this order."""
 
     @property
     def slots(self) -> list[str]:
         """The models' names, each once: the second of a kind is `<model>#2`."""
         earlier = [self.models[:slot].count(model) for slot, model in enumerate(self.models)]
         return [f"{m}#{n + 1}" if n else m for m, n in zip(self.models, earlier, strict=True)]
+
+    @property
+    def foreign(self) -> list[tuple[slice, int]]:
+        """Blocks of weights that stay 0: dedicated features, and a slot that is not their model's."""
+        blocks, stop = [], self.features
+        for name, count in reversed(self.dedicated.items()):
+            start = stop - count
+            blocks += [(slice(start, stop), slot) for slot, model in enumerate(self.models) if model != name]
+            stop = start
+        return blocks
 
     @property
     def reference(self) -> int:
@@ -56,6 +70,7 @@ class Crosscoder(nn.Module):
     mean: Tensor
     scale: Tensor
     threshold: Tensor
+    """batch_topk: the score that a code must exceed, apart from fitting."""
     limit_M: Tensor
     """Largest norm of a model's raw activations that was fitted on; beyond it they are outliers."""
 
@@ -63,10 +78,13 @@ class Crosscoder(nn.Module):
         super().__init__()
         self.config = config
         models, d, features = len(config.models), config.d, config.features
-        self.W_enc = nn.Parameter(torch.empty(models, d, features))
+        self.W_enc = nn.Parameter(torch.empty(features, models, d))
         self.b_enc = nn.Parameter(torch.zeros(features))
         self.W_dec = nn.Parameter(torch.empty(features, models, d))
         self.b_dec = nn.Parameter(torch.zeros(models, d))
+        if config.sparsity == "jumprelu":
+            self.log_threshold = nn.Parameter(torch.zeros(features))
+            """Logarithm of the score that a feature's code must exceed."""
         self.register_buffer("mean", torch.zeros(models, d))
         self.register_buffer("scale", torch.ones(models))
         self.register_buffer("threshold", torch.zeros(()))
@@ -78,7 +96,17 @@ class Crosscoder(nn.Module):
         random = torch.Generator().manual_seed(seed)
         rows_FMD = torch.randn(self.W_dec.shape, generator=random)
         self.W_dec.copy_(norm * nn.functional.normalize(rows_FMD, dim=-1))
-        self.W_enc.copy_(self.W_dec.permute(1, 2, 0))
+        for features, slot in self.config.foreign:
+            self.W_dec[features, slot] = 0
+        self.W_enc.copy_(self.W_dec)
+        if self.config.sparsity == "jumprelu":
+            self.log_threshold.fill_(math.log(self.bandwidth))
+
+    @property
+    def bandwidth(self) -> float:
+        """jumprelu: width of the straight-through estimator, in scores; thresholds begin there. A hundredth of the
+        mean norm of the activations of all models together."""
+        return 0.01 * len(self.config.models) * math.sqrt(self.config.d)
 
     def normalise(self, acts_BMD: Tensor) -> Tensor:
         """Raw activations to the crosscoder's own scale, [B, M, d]."""
@@ -103,15 +131,22 @@ class Crosscoder(nn.Module):
 
     def encode_normalised(self, normalised_BMD: Tensor) -> Tensor:
         """As `encode`, of activations that are in the crosscoder's own scale already, [B, F]."""
-        codes_BF = torch.relu(torch.einsum("bmd,mdf->bf", normalised_BMD, self.W_enc) + self.b_enc)
-        if self.config.sparsity == "batch_topk":
-            return codes_BF * (codes_BF * self.selection_weights() > self.threshold)
-        return codes_BF
+        codes_BF = torch.relu(normalised_BMD.flatten(1) @ self.W_enc.flatten(1).T + self.b_enc)
+        if self.config.sparsity == "relu_l1":
+            return codes_BF
+        scores_BF = codes_BF * self.selection_weights()
+        return codes_BF * (scores_BF >= self._lowest(scores_BF)) * (scores_BF > 0)
+
+    def _lowest(self, scores_BF: Tensor) -> Tensor:
+        """The score that a code must have to be kept, for every token or feature."""
+        if self.config.sparsity == "topk":
+            return scores_BF.topk(min(self.config.k, self.config.features)).values[:, -1:]
+        return self.log_threshold.exp() if self.config.sparsity == "jumprelu" else self.threshold
 
     def decode(self, codes_BF: Tensor) -> Tensor:
         """Raw activations of all models from codes, [B, M, d]."""
-        normalised_BMD = torch.einsum("bf,fmd->bmd", codes_BF, self.W_dec) + self.b_dec
-        return self.denormalise(normalised_BMD)
+        normalised_BI = codes_BF @ self.W_dec.flatten(1)
+        return self.denormalise(normalised_BI.view(-1, *self.b_dec.shape) + self.b_dec)
 
     def denormalise(self, normalised_BMD: Tensor) -> Tensor:
         """The inverse of `normalise`, [B, M, d]."""
@@ -130,6 +165,20 @@ class Crosscoder(nn.Module):
         """A model's decoder in raw units, [F, d]: `codes @ decoder_rows(m)` is what the features contribute."""
         slot = self.slot(model)
         return self.W_dec[:, slot] / self.scale[slot]
+
+    @torch.no_grad()
+    def part(self, features: Sequence[int]) -> Crosscoder:
+        """Some of the features alone: their codes are the same, at a fraction of the cost (not so for topk)."""
+        found = Crosscoder(replace(self.config, features=len(features), dedicated={}))
+        index = torch.tensor(features, dtype=torch.long, device=self.W_enc.device)
+        own = self.state_dict()
+        found.load_state_dict({name: own[name][index] if name in self.by_feature else own[name] for name in own})
+        return found.to(index.device).eval()
+
+    @property
+    def by_feature(self) -> set[str]:
+        """Names of the weights that have a row a feature."""
+        return {name for name, _ in self.named_parameters() if name != "b_dec"}
 
     def slot(self, model: str | int) -> int:
         """The slot of a model, given by name (`<model>` or `<model>#2`) or by its index."""

@@ -1,107 +1,130 @@
-"""Products with sparse codes: of B x F codes only ~k a token are not zero, so nothing else is computed.
-
-`embedding_bag` with weights is the fastest sparse-times-dense product that PyTorch has on a CPU (at N 3, d 128,
-F 1,024, k 16, batch 1,024, one thread: 1.0 ms, CSR 2.3 ms, dense 17 ms), and it runs on a GPU too.
-"""
+"""Sparse codes: of B x F codes only ~k a token are not zero, so nothing else is computed, forwards or backwards."""
 
 from __future__ import annotations
 
-import warnings
+import importlib
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn.functional import embedding_bag
 
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # else in the log of every fit
+
+def kernels_for(device: torch.device) -> ModuleType:
+    """The products for a device: numba's on a CPU, Triton's on a GPU."""
+    name = "cpu" if device.type == "cpu" else "gpu"
+    return importlib.import_module(f"rlgen.crosscoder.kernels.{name}")  # neither is there without its device
 
 
 class Pattern:
-    """Where codes [B, F] are not zero: `rows_N` and `columns_N`, sorted by row."""
+    """Where codes [B, F] are not zero: `columns_N[ends_B1[b]:ends_B1[b + 1]]` are row b's features, ascending."""
 
-    def __init__(self, rows_N: Tensor, columns_N: Tensor, shape: tuple[int, int]) -> None:
-        self.rows_N, self.columns_N, self.shape = rows_N, columns_N, shape
+    def __init__(self, ends_B1: Tensor, columns_N: Tensor, features: int) -> None:
+        self.ends_B1, self.columns_N, self.features = ends_B1, columns_N, features
+
+    @classmethod
+    def of(cls, codes_BF: Tensor) -> Pattern:
+        """Of dense codes: where they are not zero."""
+        ends_B1 = codes_BF.new_zeros(len(codes_BF) + 1, dtype=torch.int64)
+        torch.cumsum((codes_BF != 0).sum(dim=1), dim=0, out=ends_B1[1:])
+        return cls(ends_B1, codes_BF.nonzero()[:, 1].contiguous(), codes_BF.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.columns_N)
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return len(self.ends_B1) - 1
+
+    @cached_property
+    def rows_N(self) -> Tensor:
+        """The row of every place."""
+        rows_B = torch.arange(self.batch, device=self.ends_B1.device)
+        return rows_B.repeat_interleave(self.ends_B1.diff(), output_size=len(self))
+
+    def keep(self, kept_N: Tensor) -> Pattern:
+        """Some of its places."""
+        before_N1 = self.ends_B1.new_zeros(len(self) + 1)
+        torch.cumsum(kept_N, dim=0, out=before_N1[1:])
+        return Pattern(before_N1[self.ends_B1], self.columns_N[kept_N], self.features)
 
     def times(self, values_N: Tensor, matrix_FI: Tensor) -> Tensor:
         """codes @ matrix, [B, I]."""
-        return _bags(self.columns_N, self._row_starts, values_N, matrix_FI)
+        found: Tensor = self._kernels.times(self.ends_B1, self.columns_N, values_N, matrix_FI)
+        return found
 
-    def transposed_times(self, values_N: Tensor, matrix_BI: Tensor) -> Tensor:
-        """codes^T @ matrix, [F, I]."""
-        order_N, rows_N, starts = self._by_column
-        return _bags(rows_N, starts, values_N[order_N], matrix_BI)
+    def transposed_times(self, values_N: Tensor, matrix_BI: Tensor, add_to_FI: Tensor | None = None) -> Tensor:
+        """codes^T @ matrix, [F, I]; added to `add_to_FI`, in place, if that is given."""
+        ends_F1, order_N = self._by_column
+        found: Tensor = self._kernels.times(ends_F1, self.rows_N[order_N], values_N[order_N], matrix_BI, add_to_FI)
+        return found
 
     def dots(self, left_BI: Tensor, right_FI: Tensor) -> Tensor:
         """left @ right^T at the pattern's places alone, [N]."""
-        zeros_N = torch.zeros(len(self.columns_N), dtype=left_BI.dtype, device=left_BI.device)
-        pattern = torch.sparse_csr_tensor(self._row_ends, self.columns_N, zeros_N, self.shape, check_invariants=False)
-        found: Tensor = torch.sparse.sampled_addmm(pattern, left_BI, right_FI.T).values()
+        found: Tensor = self._kernels.dots(self.ends_B1, self.columns_N, left_BI, right_FI)
         return found
 
-    @cached_property
-    def _row_ends(self) -> Tensor:
-        return _ends(self.rows_N, self.shape[0])
+    @property
+    def _kernels(self) -> ModuleType:
+        return kernels_for(self.columns_N.device)
 
     @cached_property
-    def _row_starts(self) -> Tensor:
-        return self._row_ends[:-1]
-
-    @cached_property
-    def _by_column(self) -> tuple[Tensor, Tensor, Tensor]:
-        order_N = torch.argsort(self.columns_N, stable=True)
-        return order_N, self.rows_N[order_N], _ends(self.columns_N, self.shape[1])[:-1]
+    def _by_column(self) -> tuple[Tensor, Tensor]:
+        ends_F1, order_N = self._kernels.by_column(self.ends_B1, self.columns_N, self.features)
+        return ends_F1, order_N
 
 
-class _SparseDecode(Function):
+class _EncodeAt(Function):
     @staticmethod
-    def forward(ctx: Any, values_N: Tensor, W_FI: Tensor, pattern: Pattern) -> Tensor:
-        ctx.save_for_backward(values_N, W_FI)
-        ctx.pattern = pattern
-        return pattern.times(values_N, W_FI)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        values_N, W_FI = ctx.saved_tensors
-        grad_BI = grads[0].contiguous()
-        return ctx.pattern.dots(grad_BI, W_FI), ctx.pattern.transposed_times(values_N, grad_BI), None
-
-
-class _SparseEncode(Function):
-    @staticmethod
-    def forward(ctx: Any, x_BI: Tensor, W_IF: Tensor, b_F: Tensor, values_N: Tensor, pattern: Pattern) -> Tensor:
-        ctx.save_for_backward(x_BI, b_F)
-        ctx.pattern = pattern
+    def forward(ctx: Any, values_N: Tensor, b_F: Tensor, W_FI: Tensor, x_BI: Tensor, pattern: Pattern) -> Tensor:
+        ctx.save_for_backward(x_BI)
+        ctx.W_FI, ctx.b_F, ctx.pattern = W_FI, b_F, pattern
         return values_N.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor, None, None]:
-        x_BI, b_F = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None, None, None]:
+        (x_BI,) = ctx.saved_tensors
         grad_N = grads[0].contiguous()
-        grad_W_FI = ctx.pattern.transposed_times(grad_N, x_BI)
-        grad_b_F = torch.zeros_like(b_F).index_add_(0, ctx.pattern.columns_N, grad_N)
-        return None, grad_W_FI.T.contiguous(), grad_b_F, None, None
+        _add_gradient(ctx.W_FI, ctx.pattern, grad_N, x_BI)
+        grad_b_F = torch.zeros_like(ctx.b_F).index_add_(0, ctx.pattern.columns_N, grad_N)
+        return None, grad_b_F, None, None, None
 
 
-def encode_at(x_BI: Tensor, W_IF: Tensor, b_F: Tensor, values_N: Tensor, pattern: Pattern) -> Tensor:
-    """`values_N` with the gradients of (x @ W_enc + b_enc) at the pattern's places; they were computed already."""
-    found: Tensor = _SparseEncode.apply(x_BI, W_IF, b_F, values_N, pattern)  # type: ignore[no-untyped-call]
+class _Decode(Function):
+    @staticmethod
+    def forward(ctx: Any, values_N: Tensor, W_FI: Tensor, pattern: Pattern) -> Tensor:
+        ctx.save_for_backward(values_N)
+        ctx.W_FI, ctx.pattern = W_FI, pattern
+        return pattern.times(values_N, W_FI.detach().flatten(1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (values_N,) = ctx.saved_tensors
+        grad_BI = grads[0].contiguous()
+        _add_gradient(ctx.W_FI, ctx.pattern, values_N, grad_BI)
+        return ctx.pattern.dots(grad_BI, ctx.W_FI.detach().flatten(1)), None, None
+
+
+def encode_at(values_N: Tensor, x_BI: Tensor, W_FI: Tensor, b_F: Tensor, pattern: Pattern) -> Tensor:
+    """`values_N` = (x @ W^T + b) at the pattern's places, with its gradients. W may have more dimensions, [F, ...].
+
+    W's gradient is added to `W.grad` in place, feature by feature, so the full matrix is written once; `backward`
+    must be called on the loss (`torch.autograd.grad` does not see it).
+    """
+    found: Tensor = _EncodeAt.apply(values_N, b_F, W_FI, x_BI, pattern)  # type: ignore[no-untyped-call]
     return found
 
 
 def decode_from(values_N: Tensor, W_FI: Tensor, pattern: Pattern) -> Tensor:
-    """codes @ W_dec, [B, I], for codes given by a pattern and its values; the gradients are sparse products too."""
-    found: Tensor = _SparseDecode.apply(values_N, W_FI, pattern)  # type: ignore[no-untyped-call]
+    """codes @ W, [B, I], for codes given by a pattern and its values; W's gradient as in `encode_at`."""
+    found: Tensor = _Decode.apply(values_N, W_FI, pattern)  # type: ignore[no-untyped-call]
     return found
 
 
-def _bags(index_N: Tensor, starts: Tensor, weights_N: Tensor, matrix: Tensor) -> Tensor:
-    return embedding_bag(index_N, matrix, starts, mode="sum", per_sample_weights=weights_N)
-
-
-def _ends(index_N: Tensor, size: int) -> Tensor:
-    """Starts of the groups 0 ... size - 1 in a sorted index, and its length, [size + 1]."""
-    ends = torch.zeros(size + 1, dtype=torch.int64, device=index_N.device)
-    torch.cumsum(torch.bincount(index_N, minlength=size), dim=0, out=ends[1:])
-    return ends
+def _add_gradient(W_FI: Tensor, pattern: Pattern, values_N: Tensor, matrix_BI: Tensor) -> None:
+    if W_FI.grad is None:
+        W_FI.grad = torch.zeros_like(W_FI)
+    pattern.transposed_times(values_N, matrix_BI, W_FI.grad.flatten(1))

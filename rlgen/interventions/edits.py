@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -62,26 +61,15 @@ class Contribution:
     """What some features add to a model's residual stream: sum_k f_k(x) W_dec,k, in raw units, by swap readout."""
 
     def __init__(self, crosscoder: Crosscoder, slot: int, features: list[int]) -> None:
-        self._part, self._slot = select(crosscoder, features), slot
-        self._rows_KD = self._part.decoder_rows(slot).detach()
+        self._slot, self._rows_KD = slot, crosscoder.decoder_rows(slot).detach()[features]
+        self._together = crosscoder.config.sparsity == "topk"  # a feature's code hangs on all the others'
+        self._coder = crosscoder if self._together else crosscoder.part(features)
+        self._features = features
 
     def __call__(self, acts_ND: Tensor) -> Tensor:
         """The contribution at each activation, [N, d]."""
-        return self._part.swap_readout(acts_ND, self._slot) @ self._rows_KD
-
-
-def select(crosscoder: Crosscoder, features: list[int]) -> Crosscoder:
-    """A crosscoder of some of the features alone: their codes are the same, at a fraction of the cost."""
-    part = Crosscoder(replace(crosscoder.config, features=len(features)))
-    whole = crosscoder.state_dict()
-    index = torch.tensor(features, dtype=torch.long, device=whole["W_enc"].device)
-    chosen = {
-        "W_enc": whole["W_enc"][:, :, index],
-        "b_enc": whole["b_enc"][index],
-        "W_dec": whole["W_dec"][index],
-    }
-    part.load_state_dict({**whole, **chosen})
-    return part.to(index.device).eval()
+        codes_NK = self._coder.swap_readout(acts_ND, self._slot)
+        return (codes_NK[:, self._features] if self._together else codes_NK) @ self._rows_KD
 
 
 def shift(shift_D: Tensor, alpha: float) -> Change:

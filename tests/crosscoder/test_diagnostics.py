@@ -73,7 +73,7 @@ def perfect(models: list[str]) -> Crosscoder:
     eye_FMD = torch.eye(count * D).view(-1, count, D)
     with torch.no_grad():
         crosscoder.W_dec.copy_(torch.cat([eye_FMD, -eye_FMD]))
-        crosscoder.W_enc.copy_(crosscoder.W_dec.permute(1, 2, 0))
+        crosscoder.W_enc.copy_(crosscoder.W_dec)
         crosscoder.scale.copy_(torch.tensor([2.0, 0.5])[:count])
     return crosscoder
 

@@ -24,15 +24,21 @@ def random_crosscoder(sparsity: str = "batch_topk") -> Crosscoder:
     return crosscoder.requires_grad_(False)
 
 
-@pytest.mark.parametrize("sparsity", ["batch_topk", "relu_l1"])
+@pytest.mark.parametrize("sparsity", ["batch_topk", "relu_l1", "topk", "jumprelu"])
 def test_encode_and_decode_are_the_methods(sparsity: str) -> None:
     coder, acts_BMD = random_crosscoder(sparsity), torch.randn(20, 3, 4)
     x = [(acts_BMD[:, m] - coder.mean[m]) * coder.scale[m] for m in range(3)]
-    codes_BF = torch.relu(sum(x[m] @ coder.W_enc[m] for m in range(3)) + coder.b_enc)
-    if sparsity == "batch_topk":
-        norms_F = sum(coder.W_dec[:, m].norm(dim=-1) for m in range(3))
-        codes_BF = torch.where(codes_BF * norms_F > 8.0, codes_BF, 0)
-        assert 0 < (codes_BF > 0).float().mean() < 0.5
+    codes_BF = torch.relu(sum(x[m] @ coder.W_enc[:, m].T for m in range(3)) + coder.b_enc)
+    if sparsity != "relu_l1":
+        scores_BF = codes_BF * sum(coder.W_dec[:, m].norm(dim=-1) for m in range(3))
+        lowest = {
+            "batch_topk": torch.tensor(8.0),
+            "topk": scores_BF.sort(descending=True).values[:, 1:2].clamp(min=1e-9),
+            "jumprelu": coder.log_threshold.exp() if sparsity == "jumprelu" else None,
+        }[sparsity]
+        assert lowest is not None
+        codes_BF = torch.where(scores_BF >= lowest, codes_BF, 0)
+        assert 0 < (codes_BF > 0).float().mean() < 0.7
     assert torch.allclose(coder.encode(acts_BMD), codes_BF, atol=1e-5)
     decoded_BMD = coder.decode(codes_BF)
     for m in range(3):
@@ -94,7 +100,7 @@ def test_it_starts_with_a_tied_encoder_and_rows_of_norm_008() -> None:
     coder = Crosscoder(CrosscoderConfig(["base", "rl"], 16, 32, "relu_l1", 2, layer=1))
     coder.initialise(seed=0)
     assert torch.allclose(coder.W_dec.norm(dim=-1), torch.tensor(0.08))
-    assert torch.equal(coder.W_enc, coder.W_dec.permute(1, 2, 0))
+    assert torch.equal(coder.W_enc, coder.W_dec)
 
 
 def test_it_loads_without_the_training_code(tmp_path: Path) -> None:

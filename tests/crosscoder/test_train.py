@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlgen.activations.store import group_parts, join
-from rlgen.crosscoder import train
+from rlgen.crosscoder import train, trainer
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.errors import StudyError
 from rlgen.study.sections import Crosscoder as Section
@@ -90,7 +90,7 @@ def test_the_delta_loss_explains_more_of_the_difference(tmp_path: Path) -> None:
     assert found[1.0] > found[0.0] + 0.02
 
 
-@pytest.mark.parametrize("sparsity", ["batch_topk", "relu_l1"])
+@pytest.mark.parametrize("sparsity", ["batch_topk", "relu_l1", "topk", "jumprelu"])
 def test_an_interrupted_fit_ends_with_the_same_bytes(
     stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparsity: str
 ) -> None:
@@ -98,15 +98,15 @@ def test_an_interrupted_fit_ends_with_the_same_bytes(
     train.fit(settings, stores=stores, out=tmp_path / "undisturbed")
     monkeypatch.setattr(train, "_SAVE_SECONDS", 0.0)
     monkeypatch.setattr(train, "_SAVE_SHARE", 1e9)
-    step, stops = train.Trainer.step, [40, 41, 90]
+    step, stops = trainer.Trainer.step, [40, 41, 90]
 
-    def dies(self: train.Trainer, acts_BMD: Tensor) -> Any:
+    def dies(self: trainer.Trainer, acts_BMD: Tensor) -> Any:
         if stops and self.loader.step == stops[0]:
             stops.pop(0)
             raise KeyboardInterrupt
         return step(self, acts_BMD)
 
-    monkeypatch.setattr(train.Trainer, "step", dies)
+    monkeypatch.setattr(trainer.Trainer, "step", dies)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             train.fit(settings, stores=stores, out=tmp_path / "disturbed")
@@ -119,12 +119,12 @@ def test_dead_features_are_revived(stores: list[Path]) -> None:
     joined = join(group_parts(stores, ["base", "rl"]))
     alive = {}
     for weight in (0.0, 0.25):
-        trainer = train.Trainer(chosen(aux_weight=weight, epochs=3), joined)
+        fitted = trainer.Trainer(chosen(aux_weight=weight, epochs=3), joined)
         with torch.no_grad():
-            trainer.crosscoder.b_enc[:24] = -0.5  # never among the selected on their own
-        for acts_BMD in trainer.loader:
-            trainer.step(acts_BMD)
-        alive[weight] = int((trainer.silent_F < 2048).sum())
+            fitted.crosscoder.b_enc[:24] = -0.5  # never among the selected on their own
+        for acts_BMD in fitted.loader:
+            fitted.step(acts_BMD)
+        alive[weight] = int((fitted.silent_F < 2048).sum())
     assert alive[0.25] > alive[0.0]
 
 
@@ -134,8 +134,8 @@ def test_an_exploding_loss_stops_with_its_remedy(stores: list[Path], tmp_path: P
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [train.schedule(step, 100, warmup=0.1, decay=0.2) for step in range(100)]
+    rates = [trainer.schedule(step, 100, warmup=0.1, decay=0.2) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert rates[10:80] == [1.0] * 70
     assert rates[80:] == pytest.approx([1 - 0.05 * i for i in range(20)])
-    assert [train.schedule(step, 3, 0, 0) for step in range(3)] == [1.0] * 3
+    assert [trainer.schedule(step, 3, 0, 0) for step in range(3)] == [1.0] * 3

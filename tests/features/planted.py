@@ -21,7 +21,7 @@ def planted(models: list[str], rows_MFD: Tensor, layer: int = 1) -> Crosscoder:
     with torch.no_grad():
         found.W_dec.copy_(rows_MFD.permute(1, 0, 2))
         found.W_enc.zero_()
-        found.W_enc[0] = torch.linalg.pinv(rows_MFD[0])
+        found.W_enc[:, 0] = torch.linalg.pinv(rows_MFD[0]).T
     return found.eval()
 
 

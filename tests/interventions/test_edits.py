@@ -14,7 +14,7 @@ from rlgen.crosscoder.model import Crosscoder
 from rlgen.evaluation.harness import Harness
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.interventions import edits
-from rlgen.interventions.edits import Contribution, Donor, Site, select, surviving
+from rlgen.interventions.edits import Contribution, Donor, Site, surviving
 from rlgen.models import edited, load_model, residuals
 from rlgen.study.sections import TokenSet
 from tests.features.arms import LAYER
@@ -38,7 +38,7 @@ def here(acts_ND: Tensor) -> Tensor:
 
 def test_some_features_have_the_same_codes_alone(coder: Crosscoder) -> None:
     acts_ND = some_acts()
-    alone = select(coder, FEATURES)
+    alone = coder.part(FEATURES)
     torch.testing.assert_close(alone.swap_readout(acts_ND, 1), coder.swap_readout(acts_ND, 1)[:, FEATURES])
     torch.testing.assert_close(alone.decoder_rows(1), coder.decoder_rows(1)[FEATURES])
 

@@ -45,16 +45,23 @@ class Crosscoder(Section):
     """Which of `activations.layers`; the first if not given."""
     features: PositiveInt = 32768
     """Dictionary size F. Paper: 32,768."""
-    sparsity: Literal["relu_l1", "batch_topk"] = "batch_topk"
-    """`relu_l1`: the paper's. `batch_topk`: Minder et al. 2504.02922."""
+    sparsity: Literal["relu_l1", "batch_topk", "topk", "jumprelu"] = "batch_topk"
+    """`relu_l1`: the paper's. `batch_topk`: Minder et al. 2504.02922. `topk`: Gao et al. 2406.04093. `jumprelu`:
+    Rajamanoharan et al. 2407.14435."""
     k: PositiveInt = 100
-    """Mean number of active features a token (batch_topk)."""
+    """Active features a token (topk), or their mean number (batch_topk)."""
     l1: NonNegative = 2.0
     """Weight of the sparsity penalty (relu_l1). Paper: 2."""
+    l0_weight: NonNegative = 1.0
+    """Weight of the number of active features (jumprelu), in squared error a feature and token."""
+    dedicated: dict[str, PositiveInt] = {}
+    """Features of the dictionary that one model alone may use, by model (2602.11729)."""
     delta_weight: NonNegative = 0.0
     """Weight of the delta loss (2603.04426); 0 leaves it out."""
     aux_weight: NonNegative = 0.03125
-    """Weight of the auxiliary loss that revives dead features (batch_topk)."""
+    """Weight of the auxiliary loss that revives dead features (not for relu_l1)."""
+    feature_shards: PositiveInt = 1
+    """How many processes of a distributed fit share the features; the others share the tokens."""
     epochs: PositiveFloat = 1.0
     """Passes over the activations."""
     batch_size: PositiveInt = 1024

@@ -15,10 +15,6 @@ from rlgen.crosscoder.sparsity import Active, BatchTopK, sparsity_of
 from rlgen.study.sections import Crosscoder as CrosscoderSettings
 
 _NO_DIFFERENCE = 1e-12
-DENSE = 0.1
-"""Share of active codes from which dense products are faster than sparse ones: on a CPU at N 3, d 256, F 8,192
-(`python tests/benchmarks/crosscoder.py crossover`). A share, not a clock, decides, so that the same seed gives the
-same bits."""
 
 
 @dataclass
@@ -37,8 +33,8 @@ class Terms:
     """Of the batch."""
     l0: float
     """Active features a token."""
-    path: str
-    """`sparse` or `dense` products."""
+    dense: bool
+    """Whether so many features were active that products were dense ones."""
     limit: Tensor | None = None
     """batch_topk: the smallest score that was selected."""
     penalty: float = 0.0
@@ -66,7 +62,6 @@ class Objective:
         self.encoder = Encoder(crosscoder)
         self._sparsity = sparsity_of(settings, mesh)
         self._revival = BatchTopK(settings, mesh)
-        self._density = 1.0
         reference = self._reference = crosscoder.config.reference
         ratio_M = variance_M[reference] / delta_variance_M
         same_M = delta_variance_M <= _NO_DIFFERENCE * variance_M[reference]
@@ -78,92 +73,43 @@ class Objective:
 
         `warm` in [0, 1] weighs the sparsity penalty; `dead_F` says which features the auxiliary loss should revive.
         """
-        dense = self.settings.sparsity == "relu_l1" and self._density > DENSE
-        return self._dense(normalised_BMD, warm) if dense else self._sparse(normalised_BMD, warm, dead_F)
-
-    def state_dict(self) -> dict[str, object]:
-        """What is remembered from batch to batch."""
-        return {
-            "active": dict(self._sparsity.guesses),
-            "revival": dict(self._revival.guesses),
-            "density": self._density,
-        }
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from where `state` was taken."""
-        self._sparsity.guesses, self._revival.guesses = dict(state["active"]), dict(state["revival"])  # type: ignore[call-overload]
-        self._density = float(state["density"])  # type: ignore[arg-type]
-        self.encoder.refresh()
-
-    def _sparse(self, normalised_BMD: Tensor, warm: float, dead_F: Tensor) -> Terms:
         coder, mesh = self.crosscoder, self.mesh
         tokens = int(mesh.data.sum(torch.tensor(len(normalised_BMD), device=coder.scale.device)))
         self.encoder.read(normalised_BMD.flatten(1))
         weight_F = coder.selection_weights()
         active = self._sparsity(self.encoder, weight_F, tokens, warm)
         error_BMD = self._decode(active).view_as(normalised_BMD) + coder.b_dec - normalised_BMD
-        reconstruction, auxiliary = self._reconstruction(error_BMD), None
+        nothing = torch.zeros_like(weight_F[0])
+        reconstruction, penalty, auxiliary = self._reconstruction(error_BMD), active.penalty, None
         if self.settings.aux_weight and self.settings.sparsity != "relu_l1":
             auxiliary = self._auxiliary(error_BMD.detach(), dead_F, weight_F.detach(), tokens)
+        parts = [nothing if part is None else part / tokens for part in (reconstruction, penalty, auxiliary)]
+        means = torch.stack(parts).detach().double()
+        means[1] = mesh.features.sum(means[1])
+        reconstruction_mean, penalty_mean, auxiliary_mean = mesh.data.sum(means).tolist()
         fired_N = active.codes_N.detach() > 0
-        return self._terms(
-            (reconstruction, active.penalty, auxiliary),
-            tokens,
-            error_BMD=error_BMD.detach(),
-            fired_F=torch.bincount(active.pattern.columns_N[fired_N], minlength=len(dead_F)) > 0,
-            active=fired_N.sum(),
-            limit=active.limit,
-            path="sparse",
-        )
-
-    def _dense(self, normalised_BMD: Tensor, warm: float) -> Terms:
-        """relu_l1 while many codes are active, as they are at the start."""
-        coder, mesh = self.crosscoder, self.mesh
-        tokens = int(mesh.data.sum(torch.tensor(len(normalised_BMD), device=coder.scale.device)))
-        codes_BF = torch.relu(torch.addmm(coder.b_enc, normalised_BMD.flatten(1), coder.W_enc.flatten(1).T))
-        decoded_BI = mesh.features.partial_sum(codes_BF @ coder.W_dec.flatten(1))
-        error_BMD = decoded_BI.view_as(normalised_BMD) + coder.b_dec - normalised_BMD
-        penalty = warm * self.settings.l1 * (codes_BF.sum(dim=0) @ coder.selection_weights())
-        active_BF = codes_BF.detach() > 0
-        return self._terms(
-            (self._reconstruction(error_BMD), penalty, None),
-            tokens,
-            error_BMD=error_BMD.detach(),
-            fired_F=active_BF.any(dim=0),
-            active=active_BF.sum(),
-            limit=None,
-            path="dense",
-        )
-
-    def _terms(
-        self,
-        sums: tuple[Tensor, Tensor | None, Tensor | None],
-        tokens: int,
-        *,
-        error_BMD: Tensor,
-        fired_F: Tensor,
-        active: Tensor,
-        limit: Tensor | None,
-        path: str,
-    ) -> Terms:
-        """From sums over this process' tokens (and, of the penalty, features) to means over all."""
-        mesh, given = self.mesh, [torch.zeros_like(sums[0]) if part is None else part / tokens for part in sums]
-        reconstruction, penalty, auxiliary = (part.detach().double() for part in given)
-        everyones = mesh.data.sum(torch.stack([reconstruction, auxiliary, mesh.features.sum(penalty)])).tolist()
-        l0 = int(mesh.sum(active)) / tokens
-        self._density = l0 / (self.crosscoder.config.features * mesh.features.size)
+        fired_F = torch.bincount(active.pattern.columns_N[fired_N], minlength=len(dead_F))
         return Terms(
-            loss=given[0] + given[1] + given[2],
-            value=sum(everyones),
-            error_BMD=error_BMD,
-            fired_F=mesh.data.sum(fired_F.long()) > 0,
+            loss=parts[0] + parts[1] + parts[2],
+            value=reconstruction_mean + penalty_mean + auxiliary_mean,
+            error_BMD=error_BMD.detach(),
+            fired_F=mesh.data.sum(fired_F) > 0,
             tokens=tokens,
-            l0=l0,
-            path=path,
-            limit=limit,
-            penalty=everyones[2],
-            auxiliary=everyones[1],
+            l0=int(mesh.sum(fired_N.sum())) / tokens,
+            dense=active.pattern.dense,
+            limit=active.limit,
+            penalty=penalty_mean,
+            auxiliary=auxiliary_mean,
         )
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """What is remembered from batch to batch."""
+        return {"active": dict(self._sparsity.guesses), "revival": dict(self._revival.guesses)}
+
+    def load_state_dict(self, state: dict[str, dict[str, float]]) -> None:
+        """Go on from where `state` was taken; the crosscoder's weights are as they were then."""
+        self._sparsity.guesses, self._revival.guesses = dict(state["active"]), dict(state["revival"])
+        self.encoder.refresh()
 
     def _decode(self, active: Active) -> Tensor:
         """x^ without its bias, [B, M * d]; gradients reach both weights."""

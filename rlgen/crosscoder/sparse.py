@@ -1,4 +1,7 @@
-"""Sparse codes: of B x F codes only ~k a token are not zero, so nothing else is computed, forwards or backwards."""
+"""Sparse codes: of B x F codes only ~k a token are not zero, so nothing else is computed, forwards or backwards.
+
+Where so many are not zero that dense products are faster, as when an L1 fit begins, those are taken.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+DENSE = 0.1
+"""Share of active codes from which dense products are faster: on a CPU at N 3, d 256, F 8,192
+(`python tests/benchmarks/crosscoder.py crossover`). A share decides and no clock: a seed gives the same bits."""
 
 
 def kernels_for(device: torch.device) -> ModuleType:
@@ -39,6 +46,11 @@ class Pattern:
         """B."""
         return len(self.ends_B1) - 1
 
+    @property
+    def dense(self) -> bool:
+        """Whether products with it are taken as dense ones."""
+        return len(self) > DENSE * self.batch * self.features
+
     @cached_property
     def rows_N(self) -> Tensor:
         """The row of every place."""
@@ -53,19 +65,31 @@ class Pattern:
 
     def times(self, values_N: Tensor, matrix_FI: Tensor) -> Tensor:
         """codes @ matrix, [B, I]."""
+        if self.dense:
+            return self._whole(values_N) @ matrix_FI
         found: Tensor = self._kernels.times(self.ends_B1, self.columns_N, values_N, matrix_FI)
         return found
 
     def transposed_times(self, values_N: Tensor, matrix_BI: Tensor, add_to_FI: Tensor | None = None) -> Tensor:
         """codes^T @ matrix, [F, I]; added to `add_to_FI`, in place, if that is given."""
+        if self.dense:
+            codes_FB = self._whole(values_N).T
+            return codes_FB @ matrix_BI if add_to_FI is None else add_to_FI.addmm_(codes_FB, matrix_BI)
         ends_F1, order_N = self._by_column
         found: Tensor = self._kernels.times(ends_F1, self.rows_N[order_N], values_N[order_N], matrix_BI, add_to_FI)
         return found
 
     def dots(self, left_BI: Tensor, right_FI: Tensor) -> Tensor:
         """left @ right^T at the pattern's places alone, [N]."""
+        if self.dense:
+            return (left_BI @ right_FI.T)[self.rows_N, self.columns_N]
         found: Tensor = self._kernels.dots(self.ends_B1, self.columns_N, left_BI, right_FI)
         return found
+
+    def _whole(self, values_N: Tensor) -> Tensor:
+        codes_BF = values_N.new_zeros(self.batch, self.features)
+        codes_BF[self.rows_N, self.columns_N] = values_N
+        return codes_BF
 
     @property
     def _kernels(self) -> ModuleType:

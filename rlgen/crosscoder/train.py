@@ -58,7 +58,7 @@ def train(trainer: Trainer, work: Workspace, name: str) -> None:
     size, steps, mesh = trainer.loader.batch_size, len(trainer.loader), trainer.mesh
     progress = work.progress(steps * size, "tokens", done=trainer.loader.step * size)
     saved, pause = time.monotonic(), _SAVE_SECONDS
-    path = None
+    dense = None
     for acts_BMD in trainer.loader:
         terms = trainer.step(acts_BMD)
         if not math.isfinite(terms.value):
@@ -68,9 +68,9 @@ def train(trainer: Trainer, work: Workspace, name: str) -> None:
             )
         if mesh.rank == 0:
             progress.add(size, note=f"loss {terms.value:.2f}, L0 {terms.l0:.1f}")
-            if terms.path != path:
-                path = terms.path
-                log.info("fit: %s products from step %d on", path, trainer.loader.step)
+            if terms.dense is not dense:
+                dense = terms.dense
+                log.info("fit: %s products from step %d on", "dense" if dense else "sparse", trainer.loader.step)
         due = trainer.loader.step % _SAVE_STEPS == 0 and mesh.agree(time.monotonic() - saved > pause)
         if due and trainer.loader.step < steps:
             start = time.monotonic()

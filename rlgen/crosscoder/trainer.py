@@ -155,7 +155,7 @@ class Trainer:
             "lr": rate,
             "sparsity": terms.penalty,
             "auxiliary": terms.auxiliary,
-            "sparse": float(terms.path == "sparse"),
+            "dense": float(terms.dense),
         }
         row |= {f"fve_{slot}": value for slot, value in explained.fve().items()}
         return row | {f"delta_fve_{slot}": value for slot, value in explained.delta_fve().items()}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlgen.crosscoder import sparse
 from rlgen.crosscoder.losses import Objective
 from rlgen.crosscoder.model import Crosscoder, CrosscoderConfig
 from rlgen.study.sections import Crosscoder as Settings
@@ -90,16 +91,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("density", [0.0, 1.0], ids=["sparse", "dense"])
+@pytest.mark.parametrize("dense_from", [0.0, 1.0], ids=["dense", "sparse"])
 @pytest.mark.parametrize(("sparsity", "change"), CASES)
-def test_loss_and_gradients_equal_the_reference(sparsity: str, change: dict[str, float], density: float) -> None:
+def test_loss_and_gradients_equal_the_reference(
+    sparsity: str, change: dict[str, float], dense_from: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse, "DENSE", dense_from)
     objective, x_BMD, ratio_M, dead_F = prepared(sparsity, **change)
     parameters = list(objective.crosscoder.parameters())
-    objective.load_state_dict(objective.state_dict() | {"density": density})
     terms = objective(x_BMD, 0.6, dead_F)
     expected = reference(objective, x_BMD, ratio_M, dead_F, 0.6)
     terms.loss.backward()
-    assert terms.path == ("dense" if density and sparsity == "relu_l1" else "sparse")
+    assert terms.dense == (dense_from == 0.0)
     assert torch.allclose(terms.loss, expected, rtol=1e-12)
     assert terms.value == pytest.approx(float(expected.detach()), rel=1e-12)
     for parameter, grad in zip(parameters, torch.autograd.grad(expected, parameters), strict=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -91,22 +93,26 @@ class Crosscoder(nn.Module):
         self.register_buffer("limit_M", torch.full((models,), torch.inf))
 
     @torch.no_grad()
-    def initialise(self, seed: int, norm: float = 0.08) -> None:
-        """Random decoder rows of that norm in every model, and the encoder tied to them (paper, section 3)."""
+    def initialise(self, seed: int) -> None:
+        """Random decoder rows of norm 0.08 in every model, and the encoder tied to them (paper, section 3).
+
+        jumprelu: of norm 1 over all models, so that pre-activations have a standard deviation of about 1, and with
+        thresholds at twice that of the scores.
+        """
+        jump, models = self.config.sparsity == "jumprelu", len(self.config.models)
         random = torch.Generator().manual_seed(seed)
-        rows_FMD = torch.randn(self.W_dec.shape, generator=random)
-        self.W_dec.copy_(norm * nn.functional.normalize(rows_FMD, dim=-1))
+        rows_FMD = nn.functional.normalize(torch.randn(self.W_dec.shape, generator=random), dim=-1)
+        self.W_dec.copy_((models**-0.5 if jump else 0.08) * rows_FMD)
         for features, slot in self.config.foreign:
             self.W_dec[features, slot] = 0
         self.W_enc.copy_(self.W_dec)
-        if self.config.sparsity == "jumprelu":
-            self.log_threshold.fill_(math.log(self.bandwidth))
+        if jump:
+            self.log_threshold.fill_(math.log(2 * math.sqrt(models)))
 
     @property
     def bandwidth(self) -> float:
-        """jumprelu: width of the straight-through estimator, in scores; thresholds begin there. A hundredth of the
-        mean norm of the activations of all models together."""
-        return 0.01 * len(self.config.models) * math.sqrt(self.config.d)
+        """jumprelu: width of the straight-through estimator, in scores: a quarter of their first standard deviation."""
+        return 0.25 * math.sqrt(len(self.config.models))
 
     def normalise(self, acts_BMD: Tensor) -> Tensor:
         """Raw activations to the crosscoder's own scale, [B, M, d]."""
@@ -169,11 +175,11 @@ class Crosscoder(nn.Module):
     @torch.no_grad()
     def part(self, features: Sequence[int]) -> Crosscoder:
         """Some of the features alone: their codes are the same, at a fraction of the cost (not so for topk)."""
-        found = Crosscoder(replace(self.config, features=len(features), dedicated={}))
+        found = Crosscoder(replace(self.config, features=len(features), dedicated={})).to(self.W_enc)
         index = torch.tensor(features, dtype=torch.long, device=self.W_enc.device)
         own = self.state_dict()
         found.load_state_dict({name: own[name][index] if name in self.by_feature else own[name] for name in own})
-        return found.to(index.device).eval()
+        return found.eval()
 
     @property
     def by_feature(self) -> set[str]:
@@ -188,6 +194,34 @@ class Crosscoder(nn.Module):
             raise StudyError(f"crosscoder over {', '.join(self.config.slots)}: no model `{model}` in it")
         return self.config.slots.index(model)
 
+    @torch.no_grad()
+    def folded(self) -> Crosscoder:
+        """The same function of raw activations with their means and scales folded into the weights.
+
+        f = (x @ W_enc + b_enc) where that exceeds a threshold a feature (jumprelu), else 0; x^ = f @ W_dec + b_dec: all
+        that other code needs to use it. Norms of decoder rows are in raw units then. Raises StudyError for topk, which
+        compares features by their norms in the crosscoder's own scale.
+        """
+        if self.config.sparsity == "topk":
+            raise StudyError("a topk crosscoder ranks features in its own scale; it cannot be folded, use it as it is")
+        plain = self.config.sparsity == "relu_l1"
+        found = Crosscoder(replace(self.config, sparsity="relu_l1" if plain else "jumprelu")).to(self.W_enc)
+        W_enc_FMD = self.W_enc * self.scale[:, None]
+        own = self.state_dict() | {
+            "W_enc": W_enc_FMD,
+            "b_enc": self.b_enc - (W_enc_FMD * self.mean).sum(dim=(1, 2)),
+            "W_dec": self.W_dec / self.scale[:, None],
+            "b_dec": self.b_dec / self.scale[:, None] + self.mean,
+            "mean": torch.zeros_like(self.mean),
+            "scale": torch.ones_like(self.scale),
+        }
+        if not plain:
+            threshold_F = self.log_threshold.exp() if self.config.sparsity == "jumprelu" else self.threshold
+            in_raw_units_F = own["W_dec"].norm(dim=-1).sum(dim=-1) / self.selection_weights()
+            own["log_threshold"] = (threshold_F * in_raw_units_F).log()
+        found.load_state_dict(own)
+        return found.eval()
+
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors."""
         folder = Path(folder)
@@ -195,12 +229,45 @@ class Crosscoder(nn.Module):
         (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=1, sort_keys=True) + "\n")
         save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
 
+    def push_to_hub(self, repository: str, private: bool = False, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub; returns the commit's address.
+
+        `repository` is `owner/name`, made if it is not there. Raises StudyError if the hub refuses or is not reached.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            try:
+                api = HfApi(token=token)
+                api.create_repo(repository, private=private, exist_ok=True)
+                return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="A crosscoder"))
+            except (OSError, HfHubHTTPError, ValueError) as error:
+                raise StudyError(f"{repository}: cannot be uploaded ({error}); log in or mend the name") from None
+
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Self:
-        """Load what `save_pretrained` wrote. Raises StudyError if it is not there."""
-        folder = Path(folder)
+    def from_pretrained(cls, source: Path | str, revision: str | None = None) -> Self:
+        """Load what `save_pretrained` wrote, from a folder or from the hub (`owner/name`, at a commit, tag or branch).
+
+        Raises StudyError if it is not there.
+        """
+        folder = Path(source)
         if not (folder / CONFIG).is_file():
-            raise StudyError(f"{folder}: no crosscoder there ({CONFIG} is missing); fit it first")
+            folder = _from_hub(source, revision)
         crosscoder = cls(CrosscoderConfig(**json.loads((folder / CONFIG).read_text())))
         crosscoder.load_state_dict({"limit_M": crosscoder.limit_M, **load_file(folder / WEIGHTS)})
         return crosscoder.eval()
+
+
+def _from_hub(source: Path | str, revision: str | None) -> Path:
+    """A crosscoder's folder in the hub's cache, downloaded if need be."""
+    if Path(source).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise StudyError(f"{source}: no crosscoder there ({CONFIG} is missing); fit it first")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        raise StudyError(f"{source}: no such folder, nor a crosscoder on the hub ({error}); mend the name") from None

@@ -1,5 +1,6 @@
 """The crosscoder as its users have it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,51 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     with pytest.raises(StudyError, match="no crosscoder there"):
         Crosscoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("sparsity", ["batch_topk", "relu_l1", "jumprelu"])
+def test_folded_it_is_the_same_function_of_raw_activations(sparsity: str) -> None:
+    coder, acts_BMD = random_crosscoder(sparsity).double(), torch.randn(50, 3, 4).double()
+    codes_BF, folded = coder.encode(acts_BMD), coder.folded().double()
+    pre_BF = acts_BMD.flatten(1) @ folded.W_enc.flatten(1).T + folded.b_enc
+    assert torch.allclose(torch.where(codes_BF > 0, pre_BF, 0), codes_BF)
+    assert torch.allclose(folded.encode(acts_BMD), codes_BF)
+    assert torch.allclose((codes_BF @ folded.W_dec.flatten(1)).view(50, 3, 4) + folded.b_dec, coder.decode(codes_BF))
+    assert torch.allclose(folded.decoder_rows("rl"), coder.decoder_rows("rl"))
+    with pytest.raises(StudyError, match="cannot be folded"):
+        random_crosscoder("topk").folded()
+
+
+def in_the_hubs_cache(cache: Path, coder: Crosscoder, repository: str) -> None:
+    """As if it had been downloaded from there."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    commit = "0123456789012345678901234567890123456789"
+    coder.save_pretrained(folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+
+
+def test_it_is_loaded_from_the_hub_by_name(tmp_path: Path) -> None:
+    coder = random_crosscoder()
+    coder.save_pretrained(tmp_path / "own")
+    in_the_hubs_cache(tmp_path / "hub", coder, "somebody/base-rl")
+    code = (
+        "from rlgen.crosscoder.model import Crosscoder; from rlgen.errors import StudyError\n"
+        "Crosscoder.from_pretrained('somebody/base-rl').save_pretrained('again')\n"
+        "for call in (lambda: Crosscoder.from_pretrained('somebody/else'),"
+        " lambda: Crosscoder.from_pretrained('own').push_to_hub('somebody/new')):\n"
+        "    try: call()\n"
+        "    except StudyError as error: print(error)"
+    )
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    given = [sys.executable, "-c", code]
+    found = subprocess.run(
+        given, capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path, env=environment
+    )
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "own/model.safetensors").read_bytes()
+    missing, refused = found.stdout.strip().splitlines()
+    assert "somebody/else: no such folder, nor a crosscoder on the hub" in missing
+    assert "somebody/new: cannot be uploaded" in refused
 
 
 def test_it_starts_with_a_tied_encoder_and_rows_of_norm_008() -> None:

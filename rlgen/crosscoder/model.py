@@ -93,16 +93,16 @@ class Crosscoder(nn.Module):
         self.register_buffer("limit_M", torch.full((models,), torch.inf))
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
+    def initialise(self, seed: int, norm: float | None = None) -> None:
         """Random decoder rows of norm 0.08 in every model, and the encoder tied to them (paper, section 3).
 
-        jumprelu: of norm 1 over all models, so that pre-activations have a standard deviation of about 1, and with
+        Or of another norm. jumprelu: of norm 1 over all models, so that pre-activations have a standard deviation of about 1, and with
         thresholds at twice that of the scores.
         """
         jump, models = self.config.sparsity == "jumprelu", len(self.config.models)
         random = torch.Generator().manual_seed(seed)
         rows_FMD = nn.functional.normalize(torch.randn(self.W_dec.shape, generator=random), dim=-1)
-        self.W_dec.copy_((models**-0.5 if jump else 0.08) * rows_FMD)
+        self.W_dec.copy_((norm or (models**-0.5 if jump else 0.08)) * rows_FMD)
         for features, slot in self.config.foreign:
             self.W_dec[features, slot] = 0
         self.W_enc.copy_(self.W_dec)

@@ -17,6 +17,7 @@ from rlgen.activations.loader import Loader
 from rlgen.activations.store import group_parts, join
 from rlgen.crosscoder.explained import Explained
 from rlgen.crosscoder.model import Crosscoder
+from rlgen.crosscoder.scaling import LatentScaling
 from rlgen.crosscoder.sparse import Pattern
 from rlgen.crosscoder.splice import recovered_cross_entropy
 from rlgen.models import device
@@ -91,18 +92,21 @@ def diagnose(
             device=device(),
         )
         coder = Crosscoder.from_pretrained(crosscoder).to(device()).requires_grad_(False)
-        explained, firing = measure(coder, loader, work)
+        explained, firing, scaling = measure(coder, loader, work)
         numbers = summarise(explained, firing) | {
             "outliers": loader.dropped,
             "cross_entropy": recovered_cross_entropy(coder, models, corpus),
         }
         write_json(work.folder / DIAGNOSTICS, numbers)
-        pq.write_table(firing.table(), work.folder / FEATURES)
+        table = firing.table()
+        for name, values in scaling.columns(coder.config.slots).items():
+            table = table.append_column(name, pa.array(values))
+        pq.write_table(table, work.folder / FEATURES)
 
 
-def measure(crosscoder: Crosscoder, loader: Loader, work: Workspace) -> tuple[Explained, Firing]:
+def measure(crosscoder: Crosscoder, loader: Loader, work: Workspace) -> tuple[Explained, Firing, LatentScaling]:
     """Sums over the loader's batches, up to TOKENS tokens."""
-    explained, firing = Explained(crosscoder), Firing.none(crosscoder)
+    explained, firing, scaling = Explained(crosscoder), Firing.none(crosscoder), LatentScaling(crosscoder)
     progress = work.progress(min(TOKENS, loader.total_tokens), "tokens")
     for acts_BMD in loader:
         normalised_BMD = crosscoder.normalise(acts_BMD)
@@ -112,10 +116,11 @@ def measure(crosscoder: Crosscoder, loader: Loader, work: Workspace) -> tuple[Ex
         decoded_BMD = pattern.times(values_N, crosscoder.W_dec.flatten(1)).view_as(normalised_BMD) + crosscoder.b_dec
         explained.add(normalised_BMD, decoded_BMD - normalised_BMD)
         firing.add(pattern, values_N)
+        scaling.add(pattern, values_N, normalised_BMD, decoded_BMD)
         progress.to(min(firing.tokens, TOKENS))
         if firing.tokens >= TOKENS:
             break
-    return explained, firing
+    return explained, firing, scaling
 
 
 def summarise(explained: Explained, firing: Firing) -> dict[str, Any]:

@@ -96,8 +96,8 @@ class Crosscoder(nn.Module):
     def initialise(self, seed: int, norm: float | None = None) -> None:
         """Random decoder rows of norm 0.08 in every model, and the encoder tied to them (paper, section 3).
 
-        Or of another norm. jumprelu: of norm 1 over all models, so that pre-activations have a standard deviation of about 1, and with
-        thresholds at twice that of the scores.
+        Or of another norm. jumprelu: of norm 1 over all models, so that pre-activations have a standard deviation of
+        about 1, and with thresholds at twice that of the scores.
         """
         jump, models = self.config.sparsity == "jumprelu", len(self.config.models)
         random = torch.Generator().manual_seed(seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,8 +28,8 @@ _LATEST = "latest.json"
 _SAVE_SECONDS = 5.0
 _SAVE_SHARE = 0.03
 """The training state is saved every so many seconds, and so that it takes at most this share of the time."""
-_SAVE_STEPS = 1
-"""Whether to save is asked every so many steps."""
+_EXPLODED = 100
+"""A loss of so many times that of no reconstruction at all will not come down again."""
 
 
 def fit(settings: FitSettings, *, stores: list[Path], out: Path) -> None:
@@ -50,7 +49,13 @@ def fit(settings: FitSettings, *, stores: list[Path], out: Path) -> None:
         whole = trainer.whole()
         if mesh.rank == 0:
             whole.save_pretrained(work.folder)
-            pq.write_table(pa.Table.from_pylist(trainer.log), work.folder / TRAINING)
+            write_log(trainer, work.folder)
+
+
+def write_log(trainer: Trainer, folder: Path) -> None:
+    """The training log so far."""
+    with atomic_path(folder / TRAINING) as path:
+        pq.write_table(pa.Table.from_pylist(trainer.log), path)
 
 
 def train(trainer: Trainer, work: Workspace, name: str) -> None:
@@ -61,9 +66,9 @@ def train(trainer: Trainer, work: Workspace, name: str) -> None:
     dense = None
     for acts_BMD in trainer.loader:
         terms = trainer.step(acts_BMD)
-        if not math.isfinite(terms.value):
+        if not terms.value < _EXPLODED * trainer.nothing:
             raise StudyError(
-                f"crosscoders.{name}.lr: the loss is {terms.value} at step {trainer.loader.step} of {steps}; "
+                f"crosscoders.{name}.lr: the loss is {terms.value:.3g} at step {trainer.loader.step} of {steps}; "
                 "lower it. The last good state is kept until the settings change"
             )
         if mesh.rank == 0:
@@ -71,8 +76,7 @@ def train(trainer: Trainer, work: Workspace, name: str) -> None:
             if terms.dense is not dense:
                 dense = terms.dense
                 log.info("fit: %s products from step %d on", "dense" if dense else "sparse", trainer.loader.step)
-        due = trainer.loader.step % _SAVE_STEPS == 0 and mesh.agree(time.monotonic() - saved > pause)
-        if due and trainer.loader.step < steps:
+        if mesh.agree(time.monotonic() - saved > pause) and trainer.loader.step < steps:
             start = time.monotonic()
             _save(trainer, work.scratch)
             saved = time.monotonic()
@@ -108,6 +112,7 @@ def _save(trainer: Trainer, scratch: Path) -> None:
         torch.save(trainer.state_dict(), path)
     mesh.wait()
     if mesh.rank == 0:
+        write_log(trainer, scratch)
         write_json(scratch / _LATEST, {"state": folder.name, "mesh": [mesh.data.size, mesh.features.size]})
         for other in scratch.glob("state-*"):
             if other != folder:

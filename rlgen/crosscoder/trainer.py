@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgen.activations.loader import Loader
+from rlgen.activations.loader import Loader, Statistics
 from rlgen.activations.store import Joined
 from rlgen.crosscoder.adam import Adam
 from rlgen.crosscoder.explained import Explained
@@ -67,6 +67,8 @@ class Trainer:
         self.optimiser = Adam(self.crosscoder.parameters())
         self.silent_F = torch.zeros(self.crosscoder.config.features, dtype=torch.int64, device=self.device)
         """Tokens since each feature last fired."""
+        self.nothing = statistics_loss(statistics, whole.scale)
+        """About the loss of no reconstruction at all."""
         self._dead_after = min(_DEAD_TOKENS, len(self.loader) * chosen.batch_size // 10)
         self._log_every = max(1, len(self.loader) // _LOG_ROWS)
         self.log: list[dict[str, float]] = []
@@ -159,6 +161,11 @@ class Trainer:
         }
         row |= {f"fve_{slot}": value for slot, value in explained.fve().items()}
         return row | {f"delta_fve_{slot}": value for slot, value in explained.delta_fve().items()}
+
+
+def statistics_loss(statistics: Statistics, scale_M: Tensor) -> float:
+    """sum_m E |x_m|^2 in the crosscoder's own scale."""
+    return float((statistics.variance_M * scale_M.double().square()).sum())
 
 
 def schedule(step: int, steps: int, warmup: float, decay: float) -> float:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rlgen.crosscoder.model import Crosscoder
+from rlgen.crosscoder.scaling import EPS, R
 from rlgen.stage import atomic_path, stage, write_json
 from rlgen.study import BASE
 from rlgen.study.stages import AttributeSettings
@@ -25,13 +26,14 @@ def attribute(settings: AttributeSettings, *, crosscoder: Path, diagnostics: Pat
     inputs = {"crosscoder": crosscoder, "diagnostics": diagnostics}
     with stage("attribute", settings, inputs, out) as work:
         model = Crosscoder.from_pretrained(crosscoder)
-        rates = read_features(diagnostics)["firing_rate"].to_numpy(np.float64)
-        l1_FM = decoder_l1(model)
+        diagnosed, slots = read_features(diagnostics), model.config.slots
+        rates = diagnosed["firing_rate"].to_numpy(np.float64)
         rule = settings.attribution
-        table = feature_table(model.config.slots, l1_FM, rates, rule.specific, rule.nrn_range)
+        table = feature_table(slots, decoder_l1(model), rates, rule.specific, rule.nrn_range)
+        table = with_scaling(table, diagnosed, slots)
         with atomic_path(work.folder / "features.parquet") as path:
             table.to_parquet(path, index=False)
-        write_json(work.folder / "attribution.json", summary(table, model.config.slots, rule.nrn_range))
+        write_json(work.folder / "attribution.json", summary(table, slots, rule.nrn_range))
 
 
 def read_features(diagnostics: Path) -> pd.DataFrame:
@@ -96,6 +98,17 @@ def feature_table(
     return table
 
 
+def with_scaling(table: pd.DataFrame, diagnosed: pd.DataFrame, slots: list[str]) -> pd.DataFrame:
+    """The table with latent scaling (nu_eps_<slot>, nu_r_<slot>; nan for a feature's owner) and `confirmed`.
+
+    A specific feature is confirmed if no other model has it: neither shrunk away (nu_eps) nor by others (nu_r).
+    """
+    bounds = {f"nu_eps_{slot}": EPS for slot in slots} | {f"nu_r_{slot}": R for slot in slots}
+    table = table.join(diagnosed[list(bounds)])
+    small = [table[name].isna() | (table[name].abs() <= bound) for name, bound in bounds.items()]
+    return table.assign(confirmed=table["specific"] & np.logical_and.reduce(small))
+
+
 def outside(nrn_F: Floats, nrn_range: tuple[float, float]) -> NDArray[np.bool_]:
     """Which features' NRN is extreme; nan is not."""
     return (nrn_F < nrn_range[0]) | (nrn_F > nrn_range[1])
@@ -104,12 +117,14 @@ def outside(nrn_F: Floats, nrn_range: tuple[float, float]) -> NDArray[np.bool_]:
 def summary(table: pd.DataFrame, slots: list[str], nrn_range: tuple[float, float]) -> dict[str, Any]:
     """Counts of a `feature_table`: alive, specific features by slot and, of a pair, the spread of NRN."""
     owners = table.loc[table["specific"], "owner"].value_counts()
+    confirmed = table.loc[table["confirmed"], "owner"].value_counts()
     alive = int((table["firing_rate"] > 0).sum())
     found: dict[str, Any] = {
         "slots": slots,
         "features": len(table),
         "alive": alive,
         "specific_features": {slot: int(owners.get(slot, 0)) for slot in slots},
+        "confirmed_features": {slot: int(confirmed.get(slot, 0)) for slot in slots},
     }
     if "nrn" in table:
         nrn_F = table["nrn"].dropna().to_numpy()

@@ -1,5 +1,6 @@
 """Crosscoders and activations whose features are known."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,11 @@ def planted(models: list[str], rows_MFD: Tensor, layer: int = 1) -> Crosscoder:
     return found.eval()
 
 
-def write_rates(folder: Path, rates: list[float]) -> Path:
+def write_rates(folder: Path, rates: list[float], slots: Sequence[str] = ("base", "rl")) -> Path:
     """Diagnostics by feature with these firing rates."""
     folder.mkdir(parents=True)
     table = pd.DataFrame({"feature": np.arange(len(rates)), "firing_rate": rates, "mean_code": 1.0, "max_code": 2.0})
+    table[[f"{name}_{slot}" for name in ("nu_eps", "nu_r") for slot in slots]] = np.nan
     table.to_parquet(folder / "features.parquet")
     return folder
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rlgen.features.attribution import attribute, feature_table, mas, nrn, summary
+from rlgen.features.attribution import attribute, feature_table, mas, nrn, summary, with_scaling
 from rlgen.study.sections import Attribution
 from rlgen.study.stages import AttributeSettings
 from tests.features.planted import planted, write_rates
@@ -28,13 +28,27 @@ def test_mas_sums_to_one_and_names_the_share() -> None:
 
 def test_a_joint_feature_belongs_to_the_model_with_more_than_the_threshold() -> None:
     l1_FM = np.array([[1.0, 1.0, 3.0], [1.0, 1.0, 1.0], [4.0, 1.0, 1.0], [0.0, 0.0, 9.0]])
-    table = feature_table(["base", "sft", "rl"], l1_FM, np.array([0.1, 0.1, 0.1, 0.0]), 0.5, RANGE)
+    slots = ["base", "sft", "rl"]
+    table = feature_table(slots, l1_FM, np.array([0.1, 0.1, 0.1, 0.0]), 0.5, RANGE)
     assert table["owner"].tolist()[:3] == ["rl", "base", "base"]
     assert table["owner"].isna().tolist() == [False, False, False, True]
     assert table["specific"].tolist() == [True, False, True, False]
     assert table.loc[3, ["mas_base", "mas_sft", "mas_rl"]].isna().all()
     assert "nrn" not in table
-    assert summary(table, ["base", "sft", "rl"], RANGE)["specific_features"] == {"base": 1, "sft": 0, "rl": 1}
+    nowhere_else = pd.DataFrame({f"{nu}_{slot}": np.nan for nu in ("nu_eps", "nu_r") for slot in slots}, index=range(4))
+    found = summary(with_scaling(table, nowhere_else, slots), slots, RANGE)
+    assert found["specific_features"] == found["confirmed_features"] == {"base": 1, "sft": 0, "rl": 1}
+
+
+@pytest.mark.parametrize(("nu_eps", "nu_r", "confirmed"), [(0.1, 0.4, 1), (0.3, 0.0, 0), (0.0, 0.6, 0), (-0.3, 0, 0)])
+def test_a_specific_feature_that_another_model_has_is_not_confirmed(nu_eps: float, nu_r: float, confirmed: int) -> None:
+    slots = ["base", "rl"]
+    table = feature_table(slots, np.array([[1.0, 9.0], [1.0, 1.0]]), np.full(2, 0.1), 0.5, RANGE)
+    nan = np.nan
+    scaling = {"nu_eps_base": [nu_eps, 0], "nu_r_base": [nu_r, 0], "nu_eps_rl": [nan, nan], "nu_r_rl": [nan, nan]}
+    found = summary(with_scaling(table, pd.DataFrame(scaling), slots), slots, RANGE)
+    assert found["specific_features"]["rl"] == 1
+    assert found["confirmed_features"]["rl"] == confirmed
 
 
 def test_in_a_pair_an_equal_share_is_not_specific() -> None:
@@ -42,7 +56,8 @@ def test_in_a_pair_an_equal_share_is_not_specific() -> None:
     table = feature_table(["base", "rl"], l1_FM, np.full(3, 0.1), 0.5, RANGE)
     np.testing.assert_allclose(table["nrn"], [1.1 / 2.1, 0.9, 0.1])
     assert table["specific"].tolist() == [False, True, True]
-    found = summary(table, ["base", "rl"], RANGE)
+    scaling = pd.DataFrame({f"{nu}_{slot}": [np.nan] * 3 for nu in ("nu_eps", "nu_r") for slot in ("base", "rl")})
+    found = summary(with_scaling(table, scaling, ["base", "rl"]), ["base", "rl"], RANGE)
     assert found["nrn"]["outside"] == 2
     assert found["nrn"]["share_outside"] == pytest.approx(2 / 3)
     assert found["nrn"]["quantiles"]["0.5"] == pytest.approx(1.1 / 2.1)
@@ -56,7 +71,7 @@ def test_the_arm_is_the_post_trained_side_wherever_it_stands() -> None:
 def test_base_with_itself_has_no_extreme_feature(tmp_path: Path) -> None:
     rows_FD = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     planted(["base", "base"], torch.stack([rows_FD, rows_FD])).save_pretrained(tmp_path / "null")
-    rates = write_rates(tmp_path / "diagnostics", [0.2, 0.1, 0.0, 0.3])
+    rates = write_rates(tmp_path / "diagnostics", [0.2, 0.1, 0.0, 0.3], slots=("base", "base#2"))
     settings = AttributeSettings(attribution=Attribution())
     attribute(settings, crosscoder=tmp_path / "null", diagnostics=rates, out=tmp_path / "out")
     found = json.loads((tmp_path / "out" / "attribution.json").read_text())

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -30,8 +31,8 @@ def settings_of(**change: Any) -> FitSettings:
     return FitSettings(crosscoder=Section(**usual | change), layer=1, outlier_norm=10)
 
 
-def command(ranks: int, settings: FitSettings, stores: list[Path], out: Path) -> list[str]:
-    rlgen = ["-m", "rlgen", "fit", "--settings", settings.canonical(), "--out", str(out)]
+def command(ranks: int, settings: FitSettings, stores: list[Path], out: Path, program: str = "rlgen") -> list[str]:
+    rlgen = ["-m", program, "fit", "--settings", settings.canonical(), "--out", str(out)]
     for store in stores:
         rlgen += ["--store", str(store)]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
@@ -40,9 +41,7 @@ def command(ranks: int, settings: FitSettings, stores: list[Path], out: Path) ->
 
 def start(given: list[str]) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        given, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    return subprocess.Popen(given, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(given: list[str]) -> None:
@@ -76,29 +75,37 @@ def test_they_equal_one(stores: list[Path], tmp_path: Path, ranks: int, shards: 
     np.testing.assert_allclose(logs[1], logs[0], rtol=1e-3, atol=1e-5)
 
 
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """With the workers that torchrun has put into sessions of their own."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        member.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+def state_of(out: Path) -> str | None:
+    """The last state that an unfinished fit has saved."""
+    found = list(out.parent.glob(f"{out.name}.partial/.scratch/latest.json"))
+    return found[0].read_text() if found else None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "shards"), [(1, 1), (2, 2)])
 def test_killed_at_ten_moments_it_ends_with_the_same_bits(
     stores: list[Path], tmp_path: Path, ranks: int, shards: int
 ) -> None:
-    settings = settings_of(feature_shards=shards, epochs=30.0, aux_weight=0.1)
-    given = command(ranks, settings, stores, tmp_path / "disturbed")
-    undisturbed = tmp_path / "undisturbed"
-    begun = time.monotonic()
-    finish(command(ranks, settings, stores, undisturbed))
-    whole = time.monotonic() - begun
-    random, kills = np.random.default_rng(0), 0
-    for _ in range(40):
-        process = start(given)
-        try:
-            process.wait(timeout=random.uniform(0.3, 0.9) * whole)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=60)
-            kills += 1
-        if kills == 10 or (tmp_path / "disturbed").exists():
-            break
+    settings, out = settings_of(feature_shards=shards, epochs=30.0, aux_weight=0.1), tmp_path / "disturbed"
+    finish(command(ranks, settings, stores, tmp_path / "undisturbed"))
+    given, random = command(ranks, settings, stores, out, program="tests.crosscoder.hasty"), np.random.default_rng(0)
+    for kill in range(10):
+        before, process = state_of(out), start(given)
+        until = time.monotonic() + 120
+        while state_of(out) == before and time.monotonic() < until:
+            assert process.poll() is None, f"it ended before kill {kill}: {process.communicate()[0]}"
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.3))
+        kill_all(process)
+        assert not out.exists(), f"it ended before kill {kill}"
     finish(given)
-    assert kills >= 5
     for name in ("model.safetensors", "training.parquet", "config.json"):
-        assert (tmp_path / "disturbed" / name).read_bytes() == (undisturbed / name).read_bytes(), name
+        assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name

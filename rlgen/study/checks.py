@@ -184,10 +184,18 @@ def _crosscoders(study: Study) -> Iterator[Finding]:
             layers = ", ".join(map(str, study.activations.layers))
             problem = f"layer {crosscoder.layer} is not dumped"
             yield Finding(f"{key}.layer", problem, f"add it to activations.layers, or use one of: {layers}")
-        if crosscoder.sparsity == "batch_topk" and crosscoder.k > crosscoder.features:
+        if crosscoder.sparsity in ("batch_topk", "topk") and crosscoder.k > crosscoder.features:
             yield Finding(
                 f"{key}.k", f"k {crosscoder.k} exceeds features ({crosscoder.features})", "choose a smaller k"
             )
+        for model in crosscoder.dedicated:
+            if model not in crosscoder.models:
+                yield Finding(f"{key}.dedicated.{model}", "not one of its models", "add it to models, or leave it out")
+        if sum(crosscoder.dedicated.values()) >= crosscoder.features:
+            yield Finding(f"{key}.dedicated", f"no feature of {crosscoder.features} is left to share", "dedicate fewer")
+        if crosscoder.features % crosscoder.feature_shards:
+            problem = f"{crosscoder.features} features cannot be shared by {crosscoder.feature_shards} processes evenly"
+            yield Finding(f"{key}.feature_shards", problem, "use a divisor of features")
         if crosscoder.delta_weight and BASE not in crosscoder.models:
             problem = "the delta loss is taken against base, which this crosscoder lacks"
             yield Finding(f"{key}.delta_weight", problem, "add base to its models, or set 0")

@@ -103,8 +103,8 @@ class Study(Section):
             return {}
         like = self.crosscoders[self.nulls.like]
         return {
-            "null-base-base": like.model_copy(update={"models": [BASE, BASE]}),
-            "null-base-noise": like.model_copy(update={"models": [BASE, NOISE]}),
+            "null-base-base": like.model_copy(update={"models": [BASE, BASE], "dedicated": {}}),
+            "null-base-noise": like.model_copy(update={"models": [BASE, NOISE], "dedicated": {}}),
         }
 
     @property

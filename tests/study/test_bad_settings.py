@@ -80,6 +80,22 @@ BAD = {
     "missing file": (put("tasks.unseen.0", JSONL_TASK), "tasks.unseen[0].path", "JSONL file"),
     "missing model": (lambda s: s["arms"].append(EXISTING_ARM), "arms[2].path", "config.json"),
     "k over features": (put("crosscoders.base-rl.k", 4096), "crosscoders.base-rl.k", "smaller k"),
+    "features for a stranger": (
+        put("crosscoders.base-rl.dedicated", {"sft": 8}),
+        "crosscoders.base-rl.dedicated.sft",
+        "add it to models",
+    ),
+    "all features dedicated": (
+        put("crosscoders.base-rl.dedicated", {"rl": 1024}),
+        "crosscoders.base-rl.dedicated",
+        "dedicate fewer",
+    ),
+    "uneven shares": (
+        put("crosscoders.base-rl.feature_shards", 3),
+        "crosscoders.base-rl.feature_shards",
+        "a divisor of features",
+    ),
+    "negative price": (put("crosscoders.base-rl.l0_weight", -1), "crosscoders.base-rl.l0_weight", "greater than or"),
     "generations do not divide": (put("arms.1.generations", 7), "arms[1].generations", "divisor"),
     "micro batch does not divide": (put("arms.0.micro_batch_size", 100), "arms[0].micro_batch_size", "divisor"),
     "more checkpoints than steps, SFT": (put("arms.0.checkpoints", 41), "arms[0].checkpoints", "at most 40"),

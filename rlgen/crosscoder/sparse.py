@@ -20,9 +20,9 @@ DENSE = 0.1
 
 
 def kernels_for(device: torch.device) -> ModuleType:
-    """The products for a device: numba's on a CPU, Triton's on a GPU."""
+    """The products for a device: numba's on a CPU, PyTorch's own on a GPU."""
     name = "cpu" if device.type == "cpu" else "gpu"
-    return importlib.import_module(f"rlgen.crosscoder.kernels.{name}")  # neither is there without its device
+    return importlib.import_module(f"rlgen.crosscoder.kernels.{name}")  # numba takes a second to import
 
 
 class Pattern:

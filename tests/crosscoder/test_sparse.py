@@ -1,12 +1,15 @@
 """Sparse products and selections against dense references."""
 
+from types import ModuleType
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlgen.crosscoder import sparse
 from rlgen.crosscoder.encoder import Encoder
-from rlgen.crosscoder.kernels import cpu
+from rlgen.crosscoder.kernels import cpu, gpu
 from rlgen.crosscoder.mesh import ALONE
 from rlgen.crosscoder.model import Crosscoder, CrosscoderConfig
 from rlgen.crosscoder.sparse import Pattern, decode_from, encode_at
@@ -21,12 +24,27 @@ def some_codes(seed: int, batch: int, features: int, density: float) -> tuple[to
     return codes_BF, Pattern.of(codes_BF)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    seed=st.integers(0, 999), batch=st.integers(1, 9), features=st.integers(1, 9), density=st.sampled_from([0, 0.2, 1])
+    seed=st.integers(0, 999),
+    batch=st.integers(1, 9),
+    features=st.integers(1, 9),
+    density=st.sampled_from([0, 0.2, 1]),
+    kernels=st.sampled_from([cpu, gpu]),
+    dense=st.booleans(),
 )
-def test_products_equal_dense_ones(seed: int, batch: int, features: int, density: float) -> None:
+def test_products_equal_dense_ones(
+    seed: int, batch: int, features: int, density: float, kernels: ModuleType, dense: bool
+) -> None:
     codes_BF, pattern = some_codes(seed, batch, features, density)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sparse, "kernels_for", lambda _: kernels)
+        patch.setattr(sparse, "DENSE", -1.0 if dense else 1.0)
+        check_products(codes_BF, pattern)
+
+
+def check_products(codes_BF: torch.Tensor, pattern: Pattern) -> None:
+    batch, features = codes_BF.shape
     values_N = codes_BF[pattern.rows_N, pattern.columns_N]
     matrix_FI, matrix_BI = torch.randn(features, 5).double(), torch.randn(batch, 5).double()
     assert torch.allclose(pattern.times(values_N, matrix_FI), codes_BF @ matrix_FI)
@@ -57,14 +75,17 @@ def test_a_part_of_a_pattern(seed: int, batch: int, features: int, share: float)
     features=st.integers(1, 200),
     floor=st.sampled_from([-torch.inf, -1.0, -1e-3, 0.0, 0.3, 2.0, torch.inf]),
     dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float64]),
+    kernels=st.sampled_from([cpu, gpu]),
 )
-def test_what_is_above_a_floor(seed: int, batch: int, features: int, floor: float, dtype: torch.dtype) -> None:
+def test_what_is_above_a_floor(
+    seed: int, batch: int, features: int, floor: float, dtype: torch.dtype, kernels: ModuleType
+) -> None:
     random = torch.Generator().manual_seed(seed)
     pre_BF = torch.randn(batch, features, generator=random).to(dtype)
     floor_F = (
         floor + 0.1 * torch.randn(features, generator=random) if abs(floor) < 9 else torch.full((features,), floor)
     )
-    ends_B1, columns_N = cpu.above(pre_BF, floor_F)
+    ends_B1, columns_N = kernels.above(pre_BF, floor_F)
     found_BF = torch.zeros(batch, features, dtype=torch.bool)
     found_BF[Pattern(ends_B1, columns_N, features).rows_N, columns_N] = True
     assert int(found_BF.sum()) == len(columns_N) == int(ends_B1[-1])

@@ -1,1 +1,1 @@
-"""Products with sparse codes and selections of codes, for CPUs (numba) and GPUs (Triton), behind the same functions."""
+"""Products with sparse codes and selections of codes: numba's for CPUs, PyTorch's own for GPUs, with the same names."""

@@ -94,7 +94,7 @@ def state_of(out: Path) -> str | None:
 def test_killed_at_ten_moments_it_ends_with_the_same_bits(
     stores: list[Path], tmp_path: Path, ranks: int, shards: int
 ) -> None:
-    settings, out = settings_of(feature_shards=shards, epochs=30.0, aux_weight=0.1), tmp_path / "disturbed"
+    settings, out = settings_of(feature_shards=shards, epochs=8.0, aux_weight=0.1), tmp_path / "disturbed"
     finish(command(ranks, settings, stores, tmp_path / "undisturbed"))
     given, random = command(ranks, settings, stores, out, program="tests.crosscoder.hasty"), np.random.default_rng(0)
     for kill in range(10):

@@ -1,5 +1,8 @@
 """Sparse products and selections against dense references."""
 
+import os
+import subprocess
+import sys
 from types import ModuleType
 
 import pytest
@@ -161,3 +164,23 @@ def test_batch_topk_shares_its_budget_over_the_batch(k: int) -> None:
         encoder_of(pre_BF), torch.ones(20).double(), tokens=4, warm=1.0
     )
     assert found.pattern.rows_N.tolist() == [2] * 4 * k
+
+
+def test_a_job_of_one_thread_stays_one() -> None:
+    """Two such jobs share two cores; with a second thread each, they wait for one another at every product."""
+    code = """
+import torch
+from rlgen.crosscoder.sparse import Pattern
+codes_BF = torch.eye(64)
+Pattern.of(codes_BF).times(torch.ones(64), torch.ones(64, 3))
+print(torch.get_num_threads())
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert found.stdout.strip() == "1"

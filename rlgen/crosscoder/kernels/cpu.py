@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange, set_num_threads, types
+from numba import config, get_num_threads, njit, prange, set_num_threads, types
 from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
@@ -79,8 +79,11 @@ def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
 
 
 def _threads() -> None:
-    if get_num_threads() != torch.get_num_threads():
-        set_num_threads(torch.get_num_threads())
+    """As many threads as torch uses. Numba's first call starts one a core, and has torch use them all: undone here."""
+    wanted = torch.get_num_threads()
+    if get_num_threads() != wanted:
+        set_num_threads(min(wanted, config.NUMBA_NUM_THREADS))
+        torch.set_num_threads(wanted)
 
 
 @njit(parallel=True, fastmath=True, cache=True)

@@ -33,6 +33,7 @@ SettingsJson = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="The artifact to make.")]
 In = Annotated[Path, typer.Option(exists=True)]
 Ins = Annotated[list[Path], typer.Option(exists=True)]
+MaybeIns = Annotated[list[Path] | None, typer.Option(exists=True)]
 
 
 @config_app.command("check")
@@ -186,12 +187,21 @@ def diagnose(settings: SettingsJson, crosscoder: In, model: Ins, store: Ins, cor
 
 
 @app.command()
-def attribute(settings: SettingsJson, crosscoder: In, diagnostics: In, out: Out) -> None:
-    """NRN and MAS of every feature."""
+def attribute(
+    settings: SettingsJson,
+    crosscoder: In,
+    diagnostics: In,
+    out: Out,
+    replicate: MaybeIns = None,
+    replicate_diagnostics: MaybeIns = None,
+) -> None:
+    """NRN and MAS of every feature; with fits of other seeds (`--replicate`), how stable features are."""
     from rlgen.features.attribution import attribute
     from rlgen.study.stages import AttributeSettings, parse_settings
 
-    attribute(parse_settings(AttributeSettings, settings), crosscoder=crosscoder, diagnostics=diagnostics, out=out)
+    parsed = parse_settings(AttributeSettings, settings)
+    replicates = list(zip(replicate or [], replicate_diagnostics or [], strict=True))
+    attribute(parsed, crosscoder=crosscoder, diagnostics=diagnostics, out=out, replicates=replicates)
 
 
 @app.command()

@@ -33,13 +33,14 @@ class Trainer:
     def __init__(self, settings: FitSettings, joined: Joined, mesh: Mesh = ALONE) -> None:
         chosen = self.settings = settings.crosscoder
         self.mesh = mesh
+        seed = [settings.seed, "fit", *([chosen.seed] if chosen.seed else [])]
         gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         self.loader = Loader(
             joined,
             settings.layer,
             chosen.batch_size,
-            derive_seed(settings.seed, "fit"),
+            derive_seed(*seed),
             epochs=chosen.epochs,
             outlier_norm=settings.outlier_norm,
             rank=mesh.data.rank,
@@ -57,7 +58,7 @@ class Trainer:
         )
         self.share = mesh.share(chosen.features)
         whole = Crosscoder(self.config)
-        whole.initialise(derive_seed(settings.seed, "fit", "initialise"))
+        whole.initialise(derive_seed(*seed, "initialise"))
         statistics = self.loader.statistics(self.config.reference)
         whole.mean.copy_(statistics.mean_MD)
         whole.scale.copy_(statistics.scale_M)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.crosscoder.scaling import EPS, R
+from rlgen.features.matching import seed_stability
 from rlgen.stage import atomic_path, stage, write_json
 from rlgen.study import BASE
 from rlgen.study.stages import AttributeSettings
@@ -21,24 +25,48 @@ QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 """Of NRN over alive features, as reported."""
 
 
-def attribute(settings: AttributeSettings, *, crosscoder: Path, diagnostics: Path, out: Path) -> None:
-    """Write NRN and MAS of every feature: features.parquet, attribution.json. Dead features get nan."""
+def attribute(
+    settings: AttributeSettings,
+    *,
+    crosscoder: Path,
+    diagnostics: Path,
+    out: Path,
+    replicates: Sequence[tuple[Path, Path]] = (),
+) -> None:
+    """Write NRN and MAS of every feature: features.parquet, attribution.json. Dead features get nan.
+
+    `replicates` are fits that differ in the seed alone, each with its diagnostics: against them, features get their
+    `seed_stability`.
+    """
     inputs = {"crosscoder": crosscoder, "diagnostics": diagnostics}
+    for fit, diagnosed in replicates:
+        inputs |= {f"replicate {fit.name}": fit, f"diagnostics of {fit.name}": diagnosed}
     with stage("attribute", settings, inputs, out) as work:
         model = Crosscoder.from_pretrained(crosscoder)
-        diagnosed, slots = read_features(diagnostics), model.config.slots
-        rates = diagnosed["firing_rate"].to_numpy(np.float64)
+        features, slots = read_features(diagnostics), model.config.slots
+        rates = features["firing_rate"].to_numpy(np.float64)
         rule = settings.attribution
         table = feature_table(slots, decoder_l1(model), rates, rule.specific, rule.nrn_range)
-        table = with_scaling(table, diagnosed, slots)
+        table = with_scaling(table, features, slots)
+        numbers = summary(table, slots, rule.nrn_range)
+        if replicates:
+            found_F, null_F = seed_stability(model.W_dec, [_live_rows(*paths) for paths in replicates])
+            table["seed_stability"] = np.where(rates > 0, found_F, np.nan)
+            numbers["stability"] = stability(table, null_F[rates > 0], len(replicates))
         with atomic_path(work.folder / "features.parquet") as path:
             table.to_parquet(path, index=False)
-        write_json(work.folder / "attribution.json", summary(table, slots, rule.nrn_range))
+        write_json(work.folder / "attribution.json", numbers)
 
 
 def read_features(diagnostics: Path) -> pd.DataFrame:
     """A crosscoder's diagnostics by feature, in the order of the features."""
     return pd.read_parquet(diagnostics / "features.parquet").sort_values("feature", ignore_index=True)
+
+
+def _live_rows(crosscoder: Path, diagnostics: Path) -> Tensor:
+    """Decoder rows of the features that fire, [features, models, d]."""
+    alive_F = read_features(diagnostics)["firing_rate"].to_numpy(np.float64) > 0
+    return Crosscoder.from_pretrained(crosscoder).W_dec.detach()[torch.from_numpy(alive_F)]
 
 
 def decoder_l1(crosscoder: Crosscoder) -> Floats:
@@ -137,6 +165,23 @@ def summary(table: pd.DataFrame, slots: list[str], nrn_range: tuple[float, float
             "below": int((nrn_F < nrn_range[0]).sum()),
             "quantiles": {f"{q:g}": float(np.quantile(nrn_F, q)) for q in QUANTILES} if len(nrn_F) else {},
         }
+    return found
+
+
+def stability(table: pd.DataFrame, null: Floats, replicates: int) -> dict[str, Any]:
+    """How many live features other seeds find again: those beyond the 95th percentile of the null, `null`.
+
+    Medians are of the highest cosines; `specific` counts the same of the specific features.
+    """
+    alive = table[table["seed_stability"].notna()]
+    if not len(alive):
+        return {"replicates": replicates, "alive": 0}
+    bound = float(np.quantile(null, 0.95))
+    found: dict[str, Any] = {"replicates": replicates, "alive": len(alive), "null_q95": bound}
+    for name, rows in (("all", alive), ("specific", alive[alive["specific"]])):
+        cosines = rows["seed_stability"].to_numpy(np.float64)
+        median = float(np.median(cosines)) if len(cosines) else None
+        found[name] = {"features": len(cosines), "median": median, "found_again": int((cosines > bound).sum())}
     return found
 
 

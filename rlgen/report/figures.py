@@ -161,6 +161,28 @@ def _colour_bar(canvas: Canvas, x: float, top: float, height: float, null: Block
     canvas.text((x + 18, mean + 3.5), "null", 11, "ink", font_weight=600)
 
 
+def against_sparsity(label: str, fits: Sequence[Block], key: str, colours: Mapping[str, str]) -> str:
+    """What every fit of a crosscoder explains, by its L0: one dot a fit and model, rings around the first fit's.
+
+    `fits` have `name`, `l0` and, under `key`, a share by model.
+    """
+    l0 = [max(fit["l0"], 1e-3) for fit in fits]
+    values = [value for fit in fits for value in fit[key].values()]
+    low = min(0.0, *values) if min(values) < 0 else max(0.0, min(values) - 0.05)
+    plot = Plot((330, 220), f"{label} by L0", (min(l0) / 1.3, max(l0) * 1.3), (low, 1), (12, 12, 36, 48), log_x=True)
+    plot.y_axis(ticks(low, 1, 5), lambda v: f"{v:g}", label)
+    for index, (fit, x) in enumerate(zip(fits, l0, strict=True)):
+        for model, value in fit[key].items():
+            title, fill = f"{fit['name']}, {model}: {label} {value:.3f} at L0 {fit['l0']:.1f}", colour(colours[model])
+            at = {"cx": plot.x(x), "cy": plot.y(value)}
+            plot.add("circle", None, title, **at, r=4.2, fill=fill, fill_opacity=0.75)
+            if index == 0:
+                plot.add("circle", **at, r=7, fill="none", stroke=colour("ink"), stroke_width=1.2)
+    marks = [mark for mark in (0.1, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if min(l0) / 1.3 <= mark <= max(l0) * 1.3]
+    plot.x_axis(marks, lambda v: f"{v:g}", "L0, active features a token (log)")
+    return plot.svg()
+
+
 def firing_rates(edges: Sequence[float], counts: Sequence[int], label: str) -> str:
     """Histogram of firing rates, as the diagnostics binned them (bins are equally wide on the panel)."""
     plot = Plot((330, 150), f"Firing rates of {label}", (0, len(counts)), (0, max([*counts, 1])), (10, 10, 34, 44))

@@ -55,7 +55,7 @@ def _artifacts(settings: SummarySettings, paths: Layout) -> Iterator[Path]:
     yield from (paths.evaluation(model) for model in models)
     for model, parts in settings.stores.items():
         yield from (paths.activations(model, part) for part in range(parts))
-    for name in settings.crosscoders:
+    for name in dict.fromkeys([*settings.crosscoders, *(fit for fits in settings.variants.values() for fit in fits)]):
         yield from (paths.crosscoder(name), paths.diagnostics(name), paths.attribution(name))
     yield from (paths.tracking(name) for name in settings.tracked)
     if settings.localised:

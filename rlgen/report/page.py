@@ -72,6 +72,7 @@ def render(settings: ReportSettings, summary: Mapping[str, Any], panels: Panels,
         paper_accuracy=ACCURACY,
         effects={edit: _effect_table(summary, edit) for edit in summary["interventions"]},
         apart=words.apart,
+        again=_found_again,
     )
 
 
@@ -115,6 +116,12 @@ def _effect_table(summary: Mapping[str, Any], edit: str) -> list[dict[str, Any]]
         {"label": label, "block": row, "task": task, "paper": INTERVENTIONS[edit].get(paper_task(task or "") or "")}
         for label, row, task in effect_rows(summary, block)
     ]
+
+
+def _found_again(fit: Mapping[str, Any], which: str) -> float | None:
+    """Share of a fit's live (`all`) or `specific` features that other seeds find again."""
+    found = fit.get("stability", {}).get(which)
+    return found["found_again"] / found["features"] if found and found["features"] else None
 
 
 def _inputs(summary: Mapping[str, Any], paths: Layout) -> dict[str, Path]:

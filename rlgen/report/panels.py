@@ -41,6 +41,7 @@ def draw(summary: Mapping[str, Any], paths: Layout) -> Panels:
         "localisation": list(_localisation(summary, paths, colours)),
         "interventions": list(_interventions(summary, colours)),
         "firing": list(_firing(summary)),
+        "variants": list(_variants(summary, colours)),
         "cost": [Panel("wall-time", "Wall time by stage", causal.wall_bars(summary["wall_seconds"]))],
     }
 
@@ -120,6 +121,14 @@ def _interventions(summary: Mapping[str, Any], colours: dict[str, str]) -> Itera
         title = f"{edit.capitalize()} in {block['model']}"
         svg = causal.intervention_forest(title, effect_rows(summary, block), colours[summary["localisation"]["arm"]])
         yield Panel(edit, title, svg)
+
+
+def _variants(summary: Mapping[str, Any], colours: dict[str, str]) -> Iterator[Panel]:
+    for name, fits in summary["variants"].items():
+        for key, label in (("fve", "FVE"), ("delta_fve", "delta-FVE")):
+            if any(fit[key] for fit in fits):
+                svg = figures.against_sparsity(label, fits, key, colours)
+                yield Panel(f"{key}-{name}".replace("_", "-"), f"{name}: {label}", svg)
 
 
 def _firing(summary: Mapping[str, Any]) -> Iterator[Panel]:

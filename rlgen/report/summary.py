@@ -12,6 +12,7 @@ import pandas as pd
 
 from rlgen.errors import StudyError
 from rlgen.paths import Layout
+from rlgen.report.comparison import compare
 from rlgen.report.contrasts import contrasts, group_accuracy
 from rlgen.report.findings import findings
 from rlgen.report.jobs import cost, find_jobs
@@ -44,6 +45,10 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "group_accuracy": group_accuracy(items, settings.groups),
         "contrasts": contrasts(items, BASE, settings.groups),
         "crosscoders": {name: c for name, c in crosscoders.items() if name not in NULLS.values()},
+        "variants": {
+            name: compare(paths, fits, [_crosscoder(paths, fit, settings.crosscoders[name]) for fit in fits])
+            for name, fits in settings.variants.items()
+        },
         "tracking": {name: read_json(paths.tracking(name) / "tracking.json") for name in settings.tracked},
         "localisation": _localisation(paths, settings.localised) if settings.localised else None,
         "interventions": _interventions(paths) if settings.localised else {},
@@ -80,6 +85,7 @@ def read_summary(path: Path) -> dict[str, Any]:
         "tasks": list(GROUPS),
         "interventions": EDITS,
         "crosscoders": sorted(summary["crosscoders"], key=width_then_models),
+        "variants": sorted(summary["variants"], key=width_then_models),
         "tracking": sorted(summary["tracking"], key=width_then_models),
         "wall_seconds": list(dict.fromkeys(job["stage"] for job in summary["jobs"])),
     }

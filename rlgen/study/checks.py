@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlgen.study.sections import (
+    Crosscoder,
     ExistingArm,
     ExistingBase,
     GrpoArm,
@@ -172,33 +173,40 @@ def _depth(study: Study) -> int | None:
 
 
 def _crosscoders(study: Study) -> Iterator[Finding]:
+    for name in study.crosscoders:
+        variants = study.variants(name)
+        own = list(_crosscoder(study, f"crosscoders.{name}", variants.pop(name)))
+        yield from own
+        for variant, fit in variants.items():
+            for found in _crosscoder(study, f"crosscoders.{name}", fit):
+                if found not in own:
+                    yield Finding(f"crosscoders.{name}.grid", f"of `{variant}`, {found.problem}", found.remedy)
+
+
+def _crosscoder(study: Study, key: str, fit: Crosscoder) -> Iterator[Finding]:
     known = study.models
-    for name, crosscoder in study.crosscoders.items():
-        key = f"crosscoders.{name}"
-        for i, model in enumerate(crosscoder.models):
-            if model not in known:
-                yield Finding(f"{key}.models[{i}]", f"no model `{model}`", f"use one of: {', '.join(known)}")
-        if len(set(crosscoder.models)) < len(crosscoder.models):
-            yield Finding(f"{key}.models", "a model is listed twice", "list each once; `nulls` pairs base with itself")
-        if crosscoder.layer is not None and crosscoder.layer not in study.activations.layers:
-            layers = ", ".join(map(str, study.activations.layers))
-            problem = f"layer {crosscoder.layer} is not dumped"
-            yield Finding(f"{key}.layer", problem, f"add it to activations.layers, or use one of: {layers}")
-        if crosscoder.sparsity in ("batch_topk", "topk") and crosscoder.k > crosscoder.features:
-            yield Finding(
-                f"{key}.k", f"k {crosscoder.k} exceeds features ({crosscoder.features})", "choose a smaller k"
-            )
-        for model in crosscoder.dedicated:
-            if model not in crosscoder.models:
-                yield Finding(f"{key}.dedicated.{model}", "not one of its models", "add it to models, or leave it out")
-        if sum(crosscoder.dedicated.values()) >= crosscoder.features:
-            yield Finding(f"{key}.dedicated", f"no feature of {crosscoder.features} is left to share", "dedicate fewer")
-        if crosscoder.features % crosscoder.feature_shards:
-            problem = f"{crosscoder.features} features cannot be shared by {crosscoder.feature_shards} processes evenly"
-            yield Finding(f"{key}.feature_shards", problem, "use a divisor of features")
-        if crosscoder.delta_weight and BASE not in crosscoder.models:
-            problem = "the delta loss is taken against base, which this crosscoder lacks"
-            yield Finding(f"{key}.delta_weight", problem, "add base to its models, or set 0")
+    for i, model in enumerate(fit.models):
+        if model not in known:
+            yield Finding(f"{key}.models[{i}]", f"no model `{model}`", f"use one of: {', '.join(known)}")
+    if len(set(fit.models)) < len(fit.models):
+        yield Finding(f"{key}.models", "a model is listed twice", "list each once; `nulls` pairs base with itself")
+    if fit.layer is not None and fit.layer not in study.activations.layers:
+        layers = ", ".join(map(str, study.activations.layers))
+        problem = f"layer {fit.layer} is not dumped"
+        yield Finding(f"{key}.layer", problem, f"add it to activations.layers, or use one of: {layers}")
+    if fit.sparsity in ("batch_topk", "topk") and fit.k > fit.features:
+        yield Finding(f"{key}.k", f"k {fit.k} exceeds features ({fit.features})", "choose a smaller k")
+    for model in fit.dedicated:
+        if model not in fit.models:
+            yield Finding(f"{key}.dedicated.{model}", "not one of its models", "add it to models, or leave it out")
+    if sum(fit.dedicated.values()) >= fit.features:
+        yield Finding(f"{key}.dedicated", f"no feature of {fit.features} is left to share", "dedicate fewer")
+    if fit.features % fit.feature_shards:
+        problem = f"{fit.features} features cannot be shared by {fit.feature_shards} processes evenly"
+        yield Finding(f"{key}.feature_shards", problem, "use a divisor of features")
+    if fit.delta_weight and BASE not in fit.models:
+        problem = "the delta loss is taken against base, which this crosscoder lacks"
+        yield Finding(f"{key}.delta_weight", problem, "add base to its models, or set 0")
 
 
 def _causal(study: Study) -> Iterator[Finding]:

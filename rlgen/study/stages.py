@@ -160,7 +160,7 @@ class FitSettings(StageSettings):
     def of(cls, study: Study, crosscoder: str) -> FitSettings:
         return cls(
             seed=study.seed,
-            crosscoder=study.all_crosscoders[crosscoder],
+            crosscoder=study.fits[crosscoder],
             layer=study.layer(crosscoder),
             outlier_norm=study.activations.outlier_norm,
         )
@@ -248,6 +248,8 @@ class SummarySettings(StageSettings):
     """Method by arm."""
     crosscoders: dict[str, list[str]]
     """Models by crosscoder."""
+    variants: dict[str, list[str]] = {}
+    """Names of all fits by crosscoder, where it has more than its own."""
     stores: dict[str, int]
     """Parts of the activation stores by model, tracked checkpoints among them."""
     localised: str | None = None
@@ -263,7 +265,8 @@ class SummarySettings(StageSettings):
             groups=study.task_groups,
             models=study.models,
             arms={arm.name: arm.method for arm in study.arms},
-            crosscoders={name: c.models for name, c in study.all_crosscoders.items()},
+            crosscoders={name: c.models for name, c in {**study.crosscoders, **study.null_crosscoders}.items()},
+            variants={name: fits for name in study.crosscoders if len(fits := list(study.variants(name))) > 1},
             stores=_stores(study),
             localised=study.localisation.crosscoder if study.localisation else None,
             tracked=study.tracking.crosscoders if study.tracking else [],
@@ -272,7 +275,7 @@ class SummarySettings(StageSettings):
 
 def _stores(study: Study) -> dict[str, int]:
     tracked = study.tracking.crosscoders if study.tracking else []
-    joined = [model for crosscoder in study.all_crosscoders.values() for model in crosscoder.models]
+    joined = [model for crosscoder in study.fits.values() for model in crosscoder.models]
     arms = [model for name in tracked for model in study.crosscoders[name].models if model != BASE]
     checkpoints = [checkpoint for arm in arms for checkpoint in study.earlier_checkpoints(arm)]
     return {**dict.fromkeys(joined, study.activations.parts), **dict.fromkeys(checkpoints, 1)}

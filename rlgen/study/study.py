@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from rlgen.study.sections import (
     Base,
     Corpus,
     Crosscoder,
+    CrosscoderEntry,
     Evaluation,
     ExistingArm,
     Interventions,
@@ -27,6 +29,7 @@ from rlgen.study.sections import (
     Tasks,
     Tracking,
 )
+from rlgen.study.variants import expand
 
 BASE = "base"
 """The base's name among the models."""
@@ -51,8 +54,8 @@ class Study(Section):
     evaluation: Evaluation = Evaluation()
     corpus: Corpus
     activations: Activations
-    crosscoders: dict[Name, Crosscoder] = Field(min_length=1)
-    """Crosscoders by name."""
+    crosscoders: dict[Name, CrosscoderEntry] = Field(min_length=1)
+    """Crosscoders by name, each with the seeds and the grid it is fitted with."""
     attribution: Attribution = Attribution()
     tracking: Tracking | None = None
     localisation: Localisation | None = None
@@ -101,17 +104,22 @@ class Study(Section):
         """The nulls: base joined with itself, and with its noised copy."""
         if self.nulls is None:
             return {}
-        like = self.crosscoders[self.nulls.like]
+        like = self.variants(self.nulls.like)[self.nulls.like]
         return {
             "null-base-base": like.model_copy(update={"models": [BASE, BASE], "dedicated": {}}),
             "null-base-noise": like.model_copy(update={"models": [BASE, NOISE], "dedicated": {}}),
         }
 
-    @property
-    def all_crosscoders(self) -> dict[str, Crosscoder]:
-        """The study's crosscoders and its nulls."""
-        return {**self.crosscoders, **self.null_crosscoders}
+    def variants(self, crosscoder: str) -> dict[str, Crosscoder]:
+        """Every fit of a crosscoder's entry by name: its own settings, and those of its seeds and its grid."""
+        return expand(crosscoder, self.crosscoders[crosscoder], self.activations.layers[0])
 
-    def layer(self, crosscoder: str) -> int:
-        """The layer that a crosscoder reads."""
-        return self.all_crosscoders[crosscoder].layer or self.activations.layers[0]
+    @cached_property
+    def fits(self) -> dict[str, Crosscoder]:
+        """Every crosscoder that is fitted: all entries' variants, and the nulls."""
+        variants = [self.variants(name) for name in self.crosscoders]
+        return {name: fit for found in (*variants, self.null_crosscoders) for name, fit in found.items()}
+
+    def layer(self, fit: str) -> int:
+        """The layer that a fit reads."""
+        return self.fits[fit].layer or self.activations.layers[0]

@@ -42,6 +42,8 @@ class Tree:
     amplified: float = 0.29
     ablated: float = -0.09
     draws: int = 20
+    variants: bool = False
+    """base-rl has a fit of another k and one of another seed."""
     attribution: bool = False
     """Features are ranked by attribution, without a threshold, and amplified to a norm."""
 
@@ -56,6 +58,10 @@ class Tree:
         return found | (nulls if self.nulls else {})
 
     @property
+    def other_fits(self) -> dict[str, dict[str, int]]:
+        return {"base-rl.k=8": {"k": 8}, "base-rl.seed=1": {"seed": 1}}
+
+    @property
     def settings(self) -> SummarySettings:
         return SummarySettings(
             seed=3,
@@ -64,6 +70,7 @@ class Tree:
             models=["base", "sft", "rl"],
             arms={"sft": "sft", "rl": "grpo"},
             crosscoders=self.crosscoders,
+            variants={"base-rl": ["base-rl", *self.other_fits]} if self.variants else {},
             stores={"base": 1, "sft": 1, "rl": 1, "rl@1": 1},
             localised="base-rl" if self.localisation else None,
             tracked=["base-sft", "base-rl"] if self.tracking else [],
@@ -74,6 +81,8 @@ class Tree:
             self._evaluation(model)
         for name, models in self.crosscoders.items():
             self._crosscoder(name, models)
+        for name in self.other_fits if self.variants else {}:
+            self._crosscoder(name, ["base", "rl"])
         for name in self.settings.tracked:
             self._tracking(name)
         if self.localisation:
@@ -136,6 +145,8 @@ class Tree:
             "tokens": 65536,
             "firing_rate_histogram": {"edges": np.logspace(-6, 0, 21).tolist(), "counts": counts},
         }
+        fit = {"models": models, "k": 16, **self.other_fits.get(name, {})}
+        self._manifest(self.paths.crosscoder(name), "fit", {"crosscoder": fit, "layer": 3})
         self._manifest(self.paths.diagnostics(name), "diagnose", {})
         write_json(self.paths.diagnostics(name) / "diagnostics.json", diagnostics)
         folder = self.paths.attribution(name)
@@ -146,7 +157,11 @@ class Tree:
         nu = {f"{nu}_{slot}": self.rng.uniform(0, 0.6, FEATURES) for nu in ("nu_eps", "nu_r") for slot in slots}
         table = attribution.with_scaling(table, pd.DataFrame(nu), slots)
         table.to_parquet(folder / "features.parquet")
-        write_json(folder / "attribution.json", attribution.summary(table, slots, rule.nrn_range))
+        numbers = attribution.summary(table, slots, rule.nrn_range)
+        if name.endswith("seed=1"):
+            found_again = {"features": 200, "median": 0.9, "found_again": 150}
+            numbers["stability"] = {"replicates": 1, "all": found_again, "specific": {**found_again, "features": 0}}
+        write_json(folder / "attribution.json", numbers)
 
     def _decoders(self, name: str, slots: Sequence[str]) -> tuple[attribution.Floats, attribution.Floats]:
         """L1 norms by feature and slot, and firing rates; the last ten features are dead."""

@@ -231,3 +231,18 @@ def test_a_missing_summary_is_named(tree: Tree) -> None:
 
 def test_the_same_study_gives_the_same_page(tree: Tree) -> None:
     assert tree.write().report() == tree.report()
+
+
+def test_variants_stand_side_by_side(tree: Tree) -> None:
+    tree.variants = True
+    text = Reader(tree.write().report()).text
+    assert "Variants side by side" in text
+    assert "k 8" in text
+    assert "seed 1" in text
+    assert "75.0" in text  # 150 of 200 features are found again
+    files = {path.stem for path in (tree.paths.report / "figures").glob("*.svg")}
+    assert files >= {"fve-base-rl", "delta-fve-base-rl"}
+
+
+def test_without_variants_there_is_no_comparison(page: str) -> None:
+    assert "Variants side by side" not in page

@@ -95,6 +95,13 @@ BAD = {
         "crosscoders.base-rl.feature_shards",
         "a divisor of features",
     ),
+    "grid of wrong type": (put("crosscoders.base-rl.grid", {"k": 8}), "crosscoders.base-rl.grid.k", "valid list"),
+    "grid of an unknown key": (put("crosscoders.base-rl.grid", {"K": [8]}), "crosscoders.base-rl.grid.K", "l0_weight"),
+    "grid over features": (
+        put("crosscoders.base-rl.grid", {"k": [8, 4096]}),
+        "crosscoders.base-rl.grid",
+        "of `base-rl.k=4096`, k 4096 exceeds features",
+    ),
     "negative price": (put("crosscoders.base-rl.l0_weight", -1), "crosscoders.base-rl.l0_weight", "greater than or"),
     "generations do not divide": (put("arms.1.generations", 7), "arms[1].generations", "divisor"),
     "micro batch does not divide": (put("arms.0.micro_batch_size", 100), "arms[0].micro_batch_size", "divisor"),

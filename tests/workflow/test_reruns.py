@@ -41,6 +41,12 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
         {"fit": 3, "diagnose": 3, "attribute": 3, "track": 1, **CAUSAL, **END},
     ),
     "another crosscoder": ("crosscoders.sft-rl", {"models": ["sft", "rl"], "k": 8}, {**ONE_CROSSCODER, **END}),
+    "another seed of a crosscoder": ("crosscoders.base-sft.seeds", [1], {**ONE_CROSSCODER, "attribute": 2, **END}),
+    "a grid of a crosscoder": (
+        "crosscoders.base-sft.grid",
+        {"k": [2, 4]},
+        {"fit": 2, "diagnose": 2, "attribute": 2, **END},
+    ),
     "corpus tokens": ("corpus.tokens", 8192, {"corpus": 1, **STORES_DOWNSTREAM}),
     "layers": ("activations.layers", [2], STORES_DOWNSTREAM),
     "codec": ("activations.codec", "lz4", STORES_DOWNSTREAM),

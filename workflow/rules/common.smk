@@ -3,6 +3,7 @@
 import shlex
 
 from rlgen.study import stages
+from rlgen.study.variants import replicates
 
 
 def stores(models):

@@ -3,12 +3,12 @@
 
 rule fit:
     input:
-        stores=lambda w: stores(study.all_crosscoders[w.crosscoder].models),
+        stores=lambda w: stores(study.fits[w.crosscoder].models),
     output:
         directory(paths.crosscoder("{crosscoder}")),
     params:
         settings=lambda w: stages.FitSettings.of(study, w.crosscoder).canonical(),
-        stores=lambda w, input: each("--store", stores(study.all_crosscoders[w.crosscoder].models)),
+        stores=lambda w, input: each("--store", stores(study.fits[w.crosscoder].models)),
     log:
         paths.log("fit", "{crosscoder}"),
     benchmark:
@@ -23,15 +23,15 @@ rule fit:
 rule diagnose:
     input:
         crosscoder=paths.crosscoder("{crosscoder}"),
-        models=lambda w: [paths.model(model) for model in study.all_crosscoders[w.crosscoder].models],
+        models=lambda w: [paths.model(model) for model in study.fits[w.crosscoder].models],
         corpus=paths.corpus,
-        stores=lambda w: stores(study.all_crosscoders[w.crosscoder].models),
+        stores=lambda w: stores(study.fits[w.crosscoder].models),
     output:
         directory(paths.diagnostics("{crosscoder}")),
     params:
         settings=lambda w: stages.FitSettings.of(study, w.crosscoder).canonical(),
-        models=lambda w: each("--model", [paths.model(m) for m in study.all_crosscoders[w.crosscoder].models]),
-        stores=lambda w: each("--store", stores(study.all_crosscoders[w.crosscoder].models)),
+        models=lambda w: each("--model", [paths.model(m) for m in study.fits[w.crosscoder].models]),
+        stores=lambda w: each("--store", stores(study.fits[w.crosscoder].models)),
     log:
         paths.log("diagnose", "{crosscoder}"),
     benchmark:

@@ -5,10 +5,14 @@ rule attribute:
     input:
         crosscoder=paths.crosscoder("{crosscoder}"),
         diagnostics=paths.diagnostics("{crosscoder}"),
+        replicates=lambda w: [paths.crosscoder(name) for name in replicates(study.fits, w.crosscoder)],
+        replicates_diagnostics=lambda w: [paths.diagnostics(name) for name in replicates(study.fits, w.crosscoder)],
     output:
         directory(paths.attribution("{crosscoder}")),
     params:
         settings=lambda w: stages.AttributeSettings.of(study).canonical(),
+        replicates=lambda w, input: each("--replicate", input.replicates)
+        + each(" --replicate-diagnostics", input.replicates_diagnostics),
     log:
         paths.log("attribute", "{crosscoder}"),
     benchmark:
@@ -18,7 +22,7 @@ rule attribute:
         **rules_of.resources("attribute"),
     shell:
         "rlgen attribute --settings {params.settings:q} --crosscoder {input.crosscoder:q}"
-        " --diagnostics {input.diagnostics:q} --out {output:q} > {log:q} 2>&1"
+        " --diagnostics {input.diagnostics:q} {params.replicates} --out {output:q} > {log:q} 2>&1"
 
 
 if study.tracking:

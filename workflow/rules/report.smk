@@ -4,7 +4,7 @@
 rule summary:
     input:
         evaluations=[paths.evaluation(model) for model in study.models],
-        features=[paths.attribution(name) for name in study.all_crosscoders],
+        features=[paths.attribution(name) for name in study.fits],
         tracking=[paths.tracking(name) for name in (study.tracking.crosscoders if study.tracking else [])],
         interventions=[paths.intervention(edit) for edit in ("ablate", "amplify") if study.localisation],
     output:

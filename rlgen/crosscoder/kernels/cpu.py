@@ -82,7 +82,7 @@ def _threads() -> None:
     """As many threads as torch uses. Numba's first call starts one a core, and has torch use them all: undone here."""
     wanted = torch.get_num_threads()
     if get_num_threads() != wanted:
-        set_num_threads(min(wanted, config.NUMBA_NUM_THREADS))
+        set_num_threads(min(wanted, config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         torch.set_num_threads(wanted)
 
 

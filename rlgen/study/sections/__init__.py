@@ -5,7 +5,7 @@ Every attribute's docstring becomes its description in `rlgen config schema`. No
 
 from rlgen.study.sections.causal import Amplification, Edit, Interventions, Localisation, Nulls
 from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet
-from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, Tracking
+from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, CrosscoderEntry, Tracking
 from rlgen.study.sections.data import (
     Corpus,
     Evaluation,
@@ -47,6 +47,7 @@ __all__ = [
     "Codec",
     "Corpus",
     "Crosscoder",
+    "CrosscoderEntry",
     "Edit",
     "Evaluation",
     "Existing",

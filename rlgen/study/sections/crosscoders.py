@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlgen.study.sections.common import Fraction, Name, NonNegative, Section
 
 Codec = Literal["none", "lz4", "zstd"]
 """`lz4`: Blosc's, after bit-shuffling; `zstd`: plain, level 1."""
+Sparsity = Literal["relu_l1", "batch_topk", "topk", "jumprelu"]
+"""`relu_l1`: the paper's. `batch_topk`: Minder et al. 2504.02922. `topk`: Gao et al. 2406.04093. `jumprelu`:
+Rajamanoharan et al. 2407.14435."""
 
 
 class Activations(Section):
@@ -45,7 +48,7 @@ class Crosscoder(Section):
     """Which of `activations.layers`; the first if not given."""
     features: PositiveInt = 32768
     """Dictionary size F. Paper: 32,768."""
-    sparsity: Literal["relu_l1", "batch_topk", "topk", "jumprelu"] = "batch_topk"
+    sparsity: Sparsity = "batch_topk"
     """`relu_l1`: the paper's. `batch_topk`: Minder et al. 2504.02922. `topk`: Gao et al. 2406.04093. `jumprelu`:
     Rajamanoharan et al. 2407.14435."""
     k: PositiveInt = 100
@@ -72,6 +75,36 @@ class Crosscoder(Section):
     """Share of steps over which the sparsity penalty and the learning rate rise. Paper: 5%."""
     decay: Fraction = 0.2
     """Share of steps, the last ones, over which the learning rate falls to 0. Paper: 20%."""
+    seed: NonNegativeInt = 0
+    """Of the initial weights and of the tokens' order, beside the study's seed."""
+
+
+class Grid(Section):
+    """Values to fit a crosscoder with beside its own; of several settings, every combination."""
+
+    layer: list[PositiveInt] = []
+    """Of `activations.layers`."""
+    features: list[PositiveInt] = []
+    """Dictionary sizes."""
+    sparsity: list[Sparsity] = []
+    """Kinds of sparsity."""
+    k: list[PositiveInt] = []
+    """Active features a token (topk), or their mean numbers (batch_topk)."""
+    l1: list[NonNegative] = []
+    """Weights of the sparsity penalty (relu_l1)."""
+    l0_weight: list[NonNegative] = []
+    """Weights of the number of active features (jumprelu)."""
+    delta_weight: list[NonNegative] = []
+    """Weights of the delta loss."""
+
+
+class CrosscoderEntry(Crosscoder):
+    """A crosscoder and its variants, each a fit of its own. The study goes on with the entry's own settings."""
+
+    seeds: list[NonNegativeInt] = []
+    """Further seeds. Features are matched between them: their stability is in the feature table."""
+    grid: Grid = Grid()
+    """Further values of settings, for comparison."""
 
 
 class Attribution(Section):

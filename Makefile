@@ -20,14 +20,18 @@ $(VENV)/.installed: envs/requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+$(VENV)/.installed-tests: envs/requirements-tests.lock $(VENV)/.installed
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 demo: setup  ## the miniature study, from nothing to its report
 	snakemake --profile profiles/local --cores $(CORES)
 	@echo "Done. Open results/mini/report/index.html"
 
-test: setup  ## all tests
+test: $(VENV)/.installed-tests  ## all tests
 	pytest --numprocesses $(WORKERS)
 
-test-quick: setup  ## the tests that take seconds
+test-quick: $(VENV)/.installed-tests  ## the tests that take seconds
 	pytest --numprocesses $(WORKERS) -m "not slow"
 
 lint: setup  ## style and types

@@ -20,7 +20,7 @@ DENSE = 0.1
 
 
 def kernels_for(device: torch.device) -> ModuleType:
-    """The products for a device: numba's on a CPU, PyTorch's own on a GPU."""
+    """The products for a device: by numba on a CPU, by Triton on a GPU."""
     name = "cpu" if device.type == "cpu" else "gpu"
     return importlib.import_module(f"rlgen.crosscoder.kernels.{name}")  # numba takes a second to import
 

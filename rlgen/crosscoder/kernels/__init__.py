@@ -1,1 +1,1 @@
-"""Products with sparse codes and selections of codes: numba's for CPUs, PyTorch's own for GPUs, with the same names."""
+"""Products with sparse codes and selections of codes: numba's for CPUs, Triton's for GPUs, with the same names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +34,11 @@ Out = Annotated[Path, typer.Option("--out", help="The artifact to make.")]
 In = Annotated[Path, typer.Option(exists=True)]
 Ins = Annotated[list[Path], typer.Option(exists=True)]
 MaybeIns = Annotated[list[Path] | None, typer.Option(exists=True)]
+
+
+def options(name: str, values: Iterable[object]) -> list[str]:
+    """An option given once for each value, as words of a command."""
+    return [word for value in values for word in (name, str(value))]
 
 
 @config_app.command("check")
@@ -168,8 +173,17 @@ def dump(settings: SettingsJson, model: In, corpus: In, out: Out) -> None:
 
 
 @app.command()
-def fit(settings: SettingsJson, store: Ins, out: Out) -> None:
+def fit(
+    settings: SettingsJson,
+    store: Ins,
+    out: Out,
+    processes: Annotated[int, typer.Option(min=1, help="Of this machine, that share the work; on GPUs one each.")] = 1,
+) -> None:
     """A crosscoder over several models' stores (`--store` for every part of every model)."""
+    if processes > 1:
+        from rlgen.launch import torchrun
+
+        torchrun(processes, ["fit", "--settings", settings, "--out", str(out), *options("--store", store)])
     from rlgen.crosscoder.train import fit
     from rlgen.study.stages import FitSettings, parse_settings
 

@@ -131,6 +131,8 @@ def mesh_of(feature_shards: int = 1) -> Mesh:
         raise StudyError(f"feature_shards: {feature_shards} do not divide {world} processes; use a divisor of {world}")
     if world == 1:
         return Mesh()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     ranks = torch.arange(world).view(-1, feature_shards)

@@ -84,6 +84,10 @@ class Rules:
         found = self._of(rule)
         return {"mem_mb": found.mem_mb, "runtime": found.runtime, **({"gpu": found.gpus} if found.gpus else {})}
 
+    def fit_processes(self, fit: str) -> int:
+        """Processes of a fit's job: one a GPU; without GPUs, as many as share the features."""
+        return self._of("fit").gpus or self._study.fits[fit].feature_shards
+
     def _of(self, rule: str) -> Resources:
         default = self._study.resources.get("default", Resources())
         return self._study.resources.get(rule, default)

@@ -35,8 +35,9 @@ def command(ranks: int, settings: FitSettings, stores: list[Path], out: Path, pr
     rlgen = ["-m", program, "fit", "--settings", settings.canonical(), "--out", str(out)]
     for store in stores:
         rlgen += ["--store", str(store)]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    return [sys.executable, *launch, *rlgen]
+    if program != "rlgen" and ranks > 1:
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), *rlgen]
+    return [sys.executable, *rlgen, *(["--processes", str(ranks)] if ranks > 1 else [])]
 
 
 def start(given: list[str]) -> subprocess.Popen[str]:

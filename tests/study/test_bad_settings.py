@@ -102,6 +102,11 @@ BAD = {
         "crosscoders.base-rl.grid",
         "of `base-rl.k=4096`, k 4096 exceeds features",
     ),
+    "feature shards that GPUs cannot take": (
+        lambda s: (put("crosscoders.base-rl.feature_shards", 4)(s), put("resources", {"fit": {"gpus": 2}})(s)),
+        "crosscoders.base-rl.feature_shards",
+        "2 GPUs",
+    ),
     "negative price": (put("crosscoders.base-rl.l0_weight", -1), "crosscoders.base-rl.l0_weight", "greater than or"),
     "generations do not divide": (put("arms.1.generations", 7), "arms[1].generations", "divisor"),
     "micro batch does not divide": (put("arms.0.micro_batch_size", 100), "arms[0].micro_batch_size", "divisor"),

@@ -63,6 +63,7 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "number of matched draws": ("interventions.draws", 25, {"intervene": 2, **END}),
     "no nulls": ("nulls", None, END),
     "seed": ("seed", 1, EVERYTHING),
+    "GPUs of the fits": ("resources", {"fit": {"gpus": 2}}, {}),
     "a resource": ("resources", {"default": {"mem_mb": 3000}, "fit": {"threads": 2}}, {}),
     "a value given that is the default": ("localisation.threshold", 0.2, {}),
 }

@@ -16,8 +16,9 @@ rule fit:
     threads: rules_of.threads("fit")
     resources:
         **rules_of.resources("fit"),
+        processes=lambda w: rules_of.fit_processes(w.crosscoder),  # a resource, as another number reruns nothing
     shell:
-        "rlgen fit --settings {params.settings:q} {params.stores} --out {output:q} > {log:q} 2>&1"
+        "rlgen fit --processes {resources.processes} --settings {params.settings:q} {params.stores} --out {output:q} > {log:q} 2>&1"
 
 
 rule diagnose:

@@ -125,6 +125,8 @@ def _interventions(summary: Mapping[str, Any], colours: dict[str, str]) -> Itera
 
 def _variants(summary: Mapping[str, Any], colours: dict[str, str]) -> Iterator[Panel]:
     for name, fits in summary["variants"].items():
+        if all(fit["differs"].keys() <= {"seed"} for fit in fits):
+            continue  # all in one spot
         for key, label in (("fve", "FVE"), ("delta_fve", "delta-FVE")):
             if any(fit[key] for fit in fits):
                 svg = figures.against_sparsity(label, fits, key, colours)

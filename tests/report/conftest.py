@@ -42,8 +42,8 @@ class Tree:
     amplified: float = 0.29
     ablated: float = -0.09
     draws: int = 20
-    variants: bool = False
-    """base-rl has a fit of another k and one of another seed."""
+    other_fits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Further fits of base-rl, and in what they differ."""
     attribution: bool = False
     """Features are ranked by attribution, without a threshold, and amplified to a norm."""
 
@@ -58,10 +58,6 @@ class Tree:
         return found | (nulls if self.nulls else {})
 
     @property
-    def other_fits(self) -> dict[str, dict[str, int]]:
-        return {"base-rl.k=8": {"k": 8}, "base-rl.seed=1": {"seed": 1}}
-
-    @property
     def settings(self) -> SummarySettings:
         return SummarySettings(
             seed=3,
@@ -70,7 +66,7 @@ class Tree:
             models=["base", "sft", "rl"],
             arms={"sft": "sft", "rl": "grpo"},
             crosscoders=self.crosscoders,
-            variants={"base-rl": ["base-rl", *self.other_fits]} if self.variants else {},
+            variants={"base-rl": ["base-rl", *self.other_fits]} if self.other_fits else {},
             stores={"base": 1, "sft": 1, "rl": 1, "rl@1": 1},
             localised="base-rl" if self.localisation else None,
             tracked=["base-sft", "base-rl"] if self.tracking else [],
@@ -81,7 +77,7 @@ class Tree:
             self._evaluation(model)
         for name, models in self.crosscoders.items():
             self._crosscoder(name, models)
-        for name in self.other_fits if self.variants else {}:
+        for name in self.other_fits:
             self._crosscoder(name, ["base", "rl"])
         for name in self.settings.tracked:
             self._tracking(name)

@@ -234,7 +234,7 @@ def test_the_same_study_gives_the_same_page(tree: Tree) -> None:
 
 
 def test_variants_stand_side_by_side(tree: Tree) -> None:
-    tree.variants = True
+    tree.other_fits = {"base-rl.k=8": {"k": 8}, "base-rl.seed=1": {"seed": 1}}
     text = Reader(tree.write().report()).text
     assert "Variants side by side" in text
     assert "k 8" in text
@@ -242,6 +242,12 @@ def test_variants_stand_side_by_side(tree: Tree) -> None:
     assert "75.0" in text  # 150 of 200 features are found again
     files = {path.stem for path in (tree.paths.report / "figures").glob("*.svg")}
     assert files >= {"fve-base-rl", "delta-fve-base-rl"}
+
+
+def test_seeds_alone_are_a_table_and_no_figure(tree: Tree) -> None:
+    tree.other_fits = {"base-rl.seed=1": {"seed": 1}}
+    assert "Variants side by side" in Reader(tree.write().report()).text
+    assert "fve-base-rl" not in {path.stem for path in (tree.paths.report / "figures").glob("*.svg")}
 
 
 def test_without_variants_there_is_no_comparison(page: str) -> None:

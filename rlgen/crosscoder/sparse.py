@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 DENSE = 0.15
-"""Share of active codes from which dense products are taken. On a CPU they were faster from 0.18 on, at N 3, d 256,
-F 8,192 (`python tests/benchmarks/crosscoder.py crossover`). A share decides and no clock: a seed gives the same bits."""
+"""Share of active codes from which dense products are taken; on a CPU they were faster from 0.18 on, at N 3, d 256,
+F 8,192 (`python tests/benchmarks/crosscoder.py crossover`). A share decides, no clock: a seed gives the same bits."""
 
 
 def kernels_for(device: torch.device) -> ModuleType:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -33,6 +34,10 @@ _WHOLE = 4
 """A document of up to a row's length over this is never cut in two."""
 _BATCH = 256
 """Documents tokenised together."""
+_POSITION = "position.json"
+"""In the scratch folder: where to go on."""
+_SAVE_EVERY = 20.0
+"""Seconds between positions; at most so much work is lost."""
 
 
 def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path) -> None:
@@ -60,11 +65,13 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
             marks: tuple[int | None, int | None] = (None, tokenizer.eos_token_id)
         else:
             marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        position = _Position.of(work, len(sources))
+        encode = _Encoder(tokenizer, marks)
         streams = [
-            _Stream(source, _Encoder(tokenizer, marks)(_texts(settings, index, problems)))
-            for index, source in enumerate(sources)
+            _Stream(source, encode(islice(_texts(settings, index, problems), documents, None)), documents, tokens)
+            for index, (source, (documents, tokens)) in enumerate(zip(sources, position.streams, strict=True))
         ]
-        _write(work, _pack(_interleave(streams), length), rows, length, marks[0], tokenizer.pad_token_id or 0)
+        _write(work, position, streams, (rows, length), marks[0], tokenizer.pad_token_id or 0)
         work.digest = _digest(work.folder)
         about = {
             "digest": work.digest,
@@ -201,8 +208,8 @@ class _Stream:
 
     source: Text
     ids: Iterator[Ids]
-    documents: int = field(default=0)
-    tokens: int = field(default=0)
+    documents: int
+    tokens: int
 
 
 def _interleave(streams: list[_Stream]) -> Iterator[Ids]:
@@ -218,43 +225,87 @@ def _interleave(streams: list[_Stream]) -> Iterator[Ids]:
 # -------------------------------------------------------------------------------------------------- rows
 
 
-def _pack(documents: Iterator[Ids], length: int) -> Iterator[list[tuple[int, Ids]]]:
-    """Rows, each a list of (document, its ids); short documents stay whole, long ones go on in the next row."""
-    row: list[tuple[int, Ids]] = []
-    room = length
-    for number, document in enumerate(documents):
-        rest = document
-        if room < len(rest) <= length // _WHOLE:
-            yield row
-            row, room = [], length
-        while len(rest):
-            piece, rest = rest[:room], rest[room:]
-            row.append((number, piece))
-            room -= len(piece)
-            if not room:
-                yield row
-                row, room = [], length
+Row = list[tuple[int, Ids]]
+"""Pieces of documents: a document's number, and ids."""
+
+
+def _pack(row: Row, number: int, document: Ids, length: int) -> list[Row]:
+    """A row with room left and the next document: the rows that are full then, and the one that is not.
+
+    Short documents stay whole, long ones go on in the next row.
+    """
+    found, rest = [row], document
+    room = length - sum(len(piece) for _, piece in row)
+    if room < len(rest) <= length // _WHOLE:
+        found, room = [row, []], length
+    while len(rest):
+        piece, rest = rest[:room], rest[room:]
+        found[-1].append((number, piece))
+        room -= len(piece)
+        if not room:
+            found.append([])
+            room = length
+    return found
+
+
+@dataclass
+class _Position:
+    """Where the corpus has got to, between two documents."""
+
+    rows: int
+    """Full rows."""
+    row: Row
+    """The one that is not."""
+    streams: list[tuple[int, int]]
+    """Documents and tokens of each source so far."""
+
+    @classmethod
+    def of(cls, work: Workspace, sources: int) -> _Position:
+        """Where an earlier run got to, or the start."""
+        file = work.scratch / _POSITION
+        if not file.exists():
+            return cls(0, [], [(0, 0)] * sources)
+        found = json.loads(file.read_text())
+        row = [(number, np.array(ids, dtype=np.int32)) for number, ids in found["row"]]
+        return cls(found["rows"], row, [(documents, tokens) for documents, tokens in found["streams"]])
+
+    def save(self, work: Workspace) -> None:
+        """The rows must be on disk."""
+        row = [(number, ids.tolist()) for number, ids in self.row]
+        write_json(work.scratch / _POSITION, {"rows": self.rows, "row": row, "streams": self.streams})
 
 
 def _write(
-    work: Workspace, packed: Iterator[list[tuple[int, Ids]]], rows: int, length: int, bos: int | None, pad: int
+    work: Workspace, at: _Position, streams: list[_Stream], shape: tuple[int, int], bos: int | None, pad: int
 ) -> None:
-    shape = (rows, length)
-    tokens = open_memmap(work.folder / TOKENS, mode="w+", dtype=np.int32, shape=shape)
-    documents = open_memmap(work.folder / DOCUMENTS, mode="w+", dtype=np.int32, shape=shape)
-    mask = open_memmap(work.folder / MASK, mode="w+", dtype=np.bool_, shape=shape)
-    progress = work.progress(rows, "rows")
-    for index, row in enumerate(islice(packed, rows)):
-        ids, numbers = np.full(length, pad, dtype=np.int32), np.full(length, -1, dtype=np.int32)
-        end = 0
-        for number, piece in row:
-            start, end = end, end + len(piece)
-            ids[start:end], numbers[start:end] = piece, number
-        tokens[index], documents[index] = ids, numbers
-        mask[index] = (numbers >= 0) if bos is None else (numbers >= 0) & (ids != bos)
-        progress.add()
-    for array in (tokens, documents, mask):
-        array.flush()
+    """All rows from a position on."""
+    rows, length = shape
+    mode: Literal["r+", "w+"] = "r+" if at.rows else "w+"
+    tokens = open_memmap(work.folder / TOKENS, mode=mode, dtype=np.int32, shape=shape)
+    documents = open_memmap(work.folder / DOCUMENTS, mode=mode, dtype=np.int32, shape=shape)
+    mask = open_memmap(work.folder / MASK, mode=mode, dtype=np.bool_, shape=shape)
+    progress = work.progress(rows, "rows", done=at.rows)
+    saved = time.monotonic()
+    texts = _interleave(streams)
+    while at.rows < rows:
+        number = sum(stream.documents for stream in streams)
+        *full, at.row = _pack(at.row, number, next(texts), length)
+        for row in full[: rows - at.rows]:
+            ids, numbers = np.full(length, pad, dtype=np.int32), np.full(length, -1, dtype=np.int32)
+            end = 0
+            for owner, piece in row:
+                start, end = end, end + len(piece)
+                ids[start:end], numbers[start:end] = piece, owner
+            tokens[at.rows], documents[at.rows] = ids, numbers
+            mask[at.rows] = (numbers >= 0) if bos is None else (numbers >= 0) & (ids != bos)
+            at.rows += 1
+        progress.to(at.rows)
+        if at.rows == rows or time.monotonic() - saved > _SAVE_EVERY:
+            for array in (tokens, documents, mask):
+                array.flush()
+            at.streams = [(stream.documents, stream.tokens) for stream in streams]
+            at.save(work)
+            saved = time.monotonic()
 
 
 def _digest(folder: Path) -> str:

@@ -1,17 +1,21 @@
 """The corpus: packing, shares, marks and determinism."""
 
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from rlgen.data.corpus import _pack, make_corpus, read_corpus
+import rlgen.data.corpus as corpus_module
+from rlgen.data.corpus import Row, _pack, make_corpus, read_corpus
 from rlgen.data.miniature import build_tokenizer
 from rlgen.data.problems import make_problems
 from rlgen.errors import StudyError
+from rlgen.stage import Progress
 from rlgen.study.sections import (
     Corpus,
     ExistingBase,
@@ -92,15 +96,47 @@ def test_what_cannot_be_a_corpus(folders: dict[str, Path], tmp_path: Path) -> No
         make_corpus(existing, out=tmp_path / "c", **folders)
 
 
+@pytest.mark.parametrize("stops_at", [3, 90, 155])
+def test_goes_on_where_it_was_killed(
+    stops_at: int, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = jsonl(tmp_path / "text.jsonl", *({"text": "once upon a time. " * n} for n in range(1, 30)))
+    sources: list[Text] = [MiniatureText(source="miniature"), JsonlText(source="jsonl", path=text)]
+    make_corpus(settings(sources), out=tmp_path / "undisturbed", **folders)
+
+    def killed(_: Progress, done: int) -> None:
+        if done >= stops_at:
+            raise KeyboardInterrupt
+
+    taken: list[NDArray[np.int32]] = []
+
+    def counted(streams: list[Any]) -> Iterator[NDArray[np.int32]]:
+        for ids in interleave(streams):
+            taken.append(ids)
+            yield ids
+
+    interleave = corpus_module._interleave
+    monkeypatch.setattr(corpus_module, "_SAVE_EVERY", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "to", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_corpus(settings(sources), out=tmp_path / "killed", **folders)
+    monkeypatch.setattr(corpus_module, "_interleave", counted)
+    make_corpus(settings(sources), out=tmp_path / "killed", **folders)
+    about, *_ = read_corpus(tmp_path / "killed")
+    assert about == read_corpus(tmp_path / "undisturbed")[0]
+    assert sum(map(len, taken)) <= (about["rows"] - stops_at + 2) * 128 + max(map(len, taken))
+
+
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(8, 64))
 def test_packing_loses_and_repeats_nothing(lengths: list[int], row_length: int) -> None:
     ends = np.cumsum(lengths)
-    stream = [np.arange(end - length, end, dtype=np.int32) for end, length in zip(ends, lengths, strict=True)]
-    filler = (np.full(row_length, -1, dtype=np.int32) for _ in range(3))
-    rows = list(islice(_pack(iter([*stream, *filler]), row_length), 10_000))
-    assert all(0 < sum(len(piece) for _, piece in row) <= row_length for row in rows)
+    rows: list[Row] = [[]]
+    for number, (end, count) in enumerate(zip(ends, lengths, strict=True)):
+        rows += _pack(rows.pop(), number, np.arange(end - count, end, dtype=np.int32), row_length)
+    assert all(0 < sum(len(piece) for _, piece in row) <= row_length for row in rows[:-1])
     seen = np.concatenate([piece for row in rows for _, piece in row])
-    assert (seen[seen >= 0] == np.arange(ends[-1])).all()
+    assert (seen == np.arange(ends[-1])).all()
 
 
 def test_real_text(real_model: Path, real_data: Path, folders: dict[str, Path], tmp_path: Path) -> None:

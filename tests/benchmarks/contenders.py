@@ -1,8 +1,8 @@
-"""One contender of `crosscoder.py step`, in an environment of its own: `python contenders.py NAME`, driven by lines.
+"""One contender of `crosscoder.py`, in an environment of its own: `python contenders.py NAME D F B`, driven by lines.
 
 `train START STEPS` answers {"seconds": ..., "loss": ...}, the mean over these steps; `explain` {"fve": ..., "memory":
-...}, the share of held-out batches' variance that is explained and the process' highest memory in bytes. Every
-contender sees the same batches and takes its own training step on them.
+...}, the share of held-out batches' variance that is explained and the highest memory in bytes: of the process, or
+on the GPU if there is one. Every contender sees the same batches and takes its own training step on them.
 """
 
 from __future__ import annotations
@@ -12,31 +12,62 @@ import resource
 import sys
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-MODELS, D, FEATURES, K, BATCH = 3, 256, 8192, 32, 1024
-LR, BATCHES, HELD_OUT, TRUE_FEATURES = 1e-3, 32, 2, 4096
+LR, HELD_OUT, TRUE_FEATURES = 1e-3, 2, 4096
+TOKENS = 32 * 1024
+"""Batches are of so many different tokens."""
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def activations() -> list[Tensor]:
+@dataclass(frozen=True)
+class Shape:
+    """What is trained."""
+
+    d: int = 256
+    features: int = 8192
+    batch: int = 1024
+    models: int = 3
+    k: int = 32
+
+    @property
+    def inputs(self) -> int:
+        """The models' activations end to end."""
+        return self.models * self.d
+
+    @property
+    def batches(self) -> int:
+        """Different batches to train on."""
+        return TOKENS // self.batch
+
+
+def activations(shape: Shape) -> list[Tensor]:
     """Batches [B, M, d], the last ones held out, of a world with known features of heavy-tailed firing rates."""
-    random = torch.Generator().manual_seed(0)
-    rows_FI = nn.functional.normalize(torch.randn(TRUE_FEATURES, MODELS * D, generator=random), dim=-1)
-    rate_F = 1 / torch.arange(1, TRUE_FEATURES + 1)
+    random = torch.Generator(DEVICE).manual_seed(0)
+    size = (shape.batch, TRUE_FEATURES)
+    directions_FI = torch.randn(TRUE_FEATURES, shape.inputs, generator=random, device=DEVICE)
+    rows_FI = nn.functional.normalize(directions_FI, dim=-1)
+    rate_F = 1 / torch.arange(1, TRUE_FEATURES + 1, device=DEVICE)
     rate_F *= 24 / rate_F.sum()
     found = []
-    for _ in range(BATCHES + HELD_OUT):
-        active_BF = torch.rand(BATCH, TRUE_FEATURES, generator=random) < rate_F
-        acts_BI = (active_BF * torch.rand(BATCH, TRUE_FEATURES, generator=random)) @ rows_FI
-        acts_BI += 0.02 * torch.randn(acts_BI.shape, generator=random)
-        found.append((acts_BI * (MODELS * D) ** 0.5 / acts_BI.norm(dim=-1).mean()).view(BATCH, MODELS, D))
+    for _ in range(shape.batches + HELD_OUT):
+        active_BF = torch.rand(size, generator=random, device=DEVICE) < rate_F
+        acts_BI = (active_BF * torch.rand(size, generator=random, device=DEVICE)) @ rows_FI
+        acts_BI += 0.02 * torch.randn(acts_BI.shape, generator=random, device=DEVICE)
+        scaled_BI = acts_BI * shape.inputs**0.5 / acts_BI.norm(dim=-1).mean()
+        found.append(scaled_BI.view(shape.batch, shape.models, shape.d))
     return found
 
 
 class Contender(ABC):
     """Something that trains on batches [B, M, d]."""
+
+    @abstractmethod
+    def __init__(self, shape: Shape) -> None:
+        """A new model, on DEVICE."""
 
     @abstractmethod
     def train(self, acts_BMD: Tensor) -> float:
@@ -50,16 +81,16 @@ class Contender(ABC):
 class Ours(Contender):
     """rlgen's engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         from rlgen.crosscoder.adam import Adam
         from rlgen.crosscoder.losses import Objective
         from rlgen.study.sections import Crosscoder as Settings
 
-        self.coder = new_crosscoder()
-        settings = Settings(models=self.coder.config.models, features=FEATURES, k=K, aux_weight=0.0)
-        self.objective = Objective(settings, self.coder, torch.ones(MODELS), torch.ones(MODELS))
+        self.coder = new_crosscoder(shape)
+        settings = Settings(models=self.coder.config.models, features=shape.features, k=shape.k, aux_weight=0.0)
+        self.objective = Objective(settings, self.coder, torch.ones(shape.models), torch.ones(shape.models))
         self.optimiser = Adam(self.coder.parameters())
-        self.none_dead_F = torch.zeros(FEATURES, dtype=torch.bool)
+        self.none_dead_F = torch.zeros(shape.features, dtype=torch.bool, device=DEVICE)
 
     def train(self, acts_BMD: Tensor) -> float:
         terms = self.objective(acts_BMD, 1.0, self.none_dead_F)
@@ -76,14 +107,14 @@ class Ours(Contender):
 class Dense(Contender):
     """The same model, data and optimiser by dense float32 products, autograd and `torch.optim`."""
 
-    def __init__(self) -> None:
-        self.coder = new_crosscoder()
+    def __init__(self, shape: Shape) -> None:
+        self.coder = new_crosscoder(shape)
         self.optimiser = torch.optim.Adam(self.coder.parameters(), lr=LR, fused=True)
 
     def train(self, acts_BMD: Tensor) -> float:
         self.optimiser.zero_grad()
         error_BI = decoded(self.coder, batch_topk(self.coder, acts_BMD)) - acts_BMD.flatten(1)
-        loss = error_BI.square().sum() / BATCH
+        loss = error_BI.square().sum() / len(acts_BMD)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.coder.parameters(), 1.0)
         self.optimiser.step()
@@ -93,20 +124,29 @@ class Dense(Contender):
         return decoded(self.coder, batch_topk(self.coder, acts_BMD)).view_as(acts_BMD)
 
 
-def new_crosscoder():  # type: ignore[no-untyped-def]
-    """The model that both of these begin with."""
+class DenseBfloat16(Dense):
+    """The same with products in bfloat16, by autocast: what is usual on a GPU."""
+
+    def train(self, acts_BMD: Tensor) -> float:
+        with torch.autocast(DEVICE, torch.bfloat16):
+            return super().train(acts_BMD)
+
+
+def new_crosscoder(shape: Shape):  # type: ignore[no-untyped-def]
+    """The model that these begin with."""
     from rlgen.crosscoder.model import Crosscoder, CrosscoderConfig
 
-    found = Crosscoder(CrosscoderConfig(["base", "sft", "rl"], D, FEATURES, "batch_topk", K, layer=1))
+    models = ["base", "sft", "rl"][: shape.models]
+    found = Crosscoder(CrosscoderConfig(models, shape.d, shape.features, "batch_topk", shape.k, layer=1))
     found.initialise(seed=0)
-    return found
+    return found.to(DEVICE)
 
 
 def batch_topk(coder, acts_BMD: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
     """Dense codes [B, F], the batch's B * k highest scores."""
     codes_BF = torch.relu(acts_BMD.flatten(1) @ coder.W_enc.flatten(1).T + coder.b_enc)
     scores_BF = codes_BF.detach() * coder.selection_weights().detach()
-    limit = scores_BF.flatten().topk(BATCH * K, sorted=True).values[-1]
+    limit = scores_BF.flatten().topk(len(acts_BMD) * coder.config.k, sorted=True).values[-1]
     return codes_BF * (scores_BF >= limit)
 
 
@@ -118,13 +158,16 @@ def decoded(coder, codes_BF: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
 class SaeLens(Contender):
     """sae-lens' `SAETrainer.step` of its BatchTopK SAE on the models' activations end to end, settings as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         from sae_lens.config import SAETrainerConfig
         from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
         from sae_lens.training.sae_trainer import SAETrainer
 
-        self.sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=MODELS * D, d_sae=FEATURES, k=K))
-        config = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=BATCH, lr=LR, lr_end=LR)
+        chosen = BatchTopKTrainingSAEConfig(d_in=shape.inputs, d_sae=shape.features, k=shape.k, device=DEVICE)
+        self.sae = BatchTopKTrainingSAE(chosen)
+        config = SAETrainerConfig(
+            total_training_samples=10**9, train_batch_size_samples=shape.batch, lr=LR, lr_end=LR, device=DEVICE
+        )
         self.trainer = SAETrainer(config, self.sae, data_provider=iter([]))
 
     def train(self, acts_BMD: Tensor) -> float:
@@ -139,13 +182,13 @@ class SaeLens(Contender):
 class Sparsify(Contender):
     """eai-sparsify's SparseCoder on the same, and what its Trainer does with it in a step (loss `fvu`, `signum`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         from schedulefree import ScheduleFreeWrapper
         from sparsify import SparseCoder, SparseCoderConfig
         from sparsify.sign_sgd import SignSGD
 
-        self.sae = SparseCoder(MODELS * D, SparseCoderConfig(num_latents=FEATURES, k=K))
-        rate = 5e-3 / (FEATURES / 2**14) ** 0.5  # the Trainer's own
+        self.sae = SparseCoder(shape.inputs, SparseCoderConfig(num_latents=shape.features, k=shape.k), device=DEVICE)
+        rate = 5e-3 / (shape.features / 2**14) ** 0.5  # the Trainer's own
         self.optimiser = ScheduleFreeWrapper(SignSGD(self.sae.parameters(), lr=rate), momentum=0.95)
         self.optimiser.train()
 
@@ -166,24 +209,31 @@ class Sparsify(Contender):
         return found.view_as(acts_BMD)
 
 
-CONTENDERS: dict[str, type[Contender]] = {"dense": Dense, "sae-lens": SaeLens, "sparsify": Sparsify, "rlgen": Ours}
+CONTENDERS: dict[str, type[Contender]] = {
+    "dense": Dense, "dense bfloat16": DenseBfloat16, "sae-lens": SaeLens, "sparsify": Sparsify, "rlgen": Ours,
+}  # fmt: skip
 
 
 def main() -> None:
     """Answer lines until there are none."""
     said, sys.stdout = sys.stdout, sys.stderr  # libraries print
     torch.manual_seed(0)
-    contender, batches = CONTENDERS[sys.argv[1]](), activations()
+    shape = Shape(*map(int, sys.argv[2:]))
+    contender, batches = CONTENDERS[sys.argv[1]](shape), activations(shape)
     for line in sys.stdin:
         word, *numbers = line.split()
         if word == "train":
             start, steps = map(int, numbers)
             before = time.perf_counter()
-            losses = [contender.train(batches[step % BATCHES]) for step in range(start, start + steps)]
+            losses = [contender.train(batches[step % shape.batches]) for step in range(start, start + steps)]
+            if DEVICE == "cuda":
+                torch.cuda.synchronize()
             answer = {"seconds": time.perf_counter() - before, "loss": sum(losses) / steps}
         else:
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            answer = {"fve": explained(contender, batches[BATCHES:]), "memory": memory}
+            if DEVICE == "cuda":
+                memory = torch.cuda.max_memory_allocated()
+            answer = {"fve": explained(contender, batches[shape.batches :]), "memory": memory}
         print(json.dumps(answer), file=said, flush=True)
 
 

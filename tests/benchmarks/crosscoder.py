@@ -32,6 +32,7 @@ from rlgen.crosscoder import sparse
 from rlgen.crosscoder.sparse import Pattern
 
 SHAPES = [Shape()] if DEVICE == "cpu" else [Shape(2560, 32768, 1024), Shape(2560, 32768, 4096)]
+PARTS = ["step", "crossover"]
 OURS = ["dense", "rlgen"] if DEVICE == "cpu" else ["dense", "dense bfloat16", "rlgen"]
 PEERS = ["sae-lens", "sparsify"]
 ADAM_BYTES = 28
@@ -41,19 +42,20 @@ ADAM_BYTES = 28
 def main() -> None:
     """Run the parts that are asked for, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["step", "crossover"], choices=["step", "crossover", []])
+    parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="steps of each contender a round")
     parser.add_argument("--peers", help="the Python of an environment with sae-lens and eai-sparsify")
     chosen = parser.parse_args()
     where = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"{where}, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}")
-    if "step" in chosen.parts:
+    parts = chosen.parts or PARTS
+    if "step" in parts:
         contenders = dict.fromkeys(OURS, sys.executable)
         contenders |= {name: chosen.peers for name in PEERS if chosen.peers}
         for shape in SHAPES:
             step(contenders, shape, chosen.rounds, chosen.steps)
-    if "crossover" in chosen.parts:
+    if "crossover" in parts:
         crossover(chosen.rounds)
 
 

@@ -1,14 +1,17 @@
 """Stores: how fast they are read, written and dumped, each beside a limit or rival measured in the same run.
 
-`python tests/benchmarks/stores.py [loader|memory|codecs|dump|open ...] [--folder DIR] [--gigabytes 3]`
+`python tests/benchmarks/stores.py [loader|larger|memory|codecs|dump|open ...] [--folder DIR] [--gigabytes 3]`
 
-Cold: the page cache is emptied of the files before each run, as it always is of a store of terabytes. Rivals take
-turns, so that a slow moment of the machine falls on all of them; figures are medians of the rounds.
+Cold: the page cache is emptied of the files before each run. A store of terabytes is never in memory, not even in the
+course of an epoch: `larger` reads in a control group with less memory, page cache included, than the store takes (root
+is needed to make one). Rivals take turns, so that a slow moment of the machine falls on all of them; figures are
+medians of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import statistics
@@ -16,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +44,22 @@ CHUNK, SHARD = 512, 65536
 BATCH = 1024
 ROUNDS = 3
 MIB = 1 << 20
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
     """Run the parts that are asked for, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
+    parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
     parser.add_argument("--folder", type=Path, default=None, help="where to write; a temporary folder by default")
     parser.add_argument("--gigabytes", type=float, default=3.0, help="size of the stores that are read")
+    parser.add_argument("--reader", choices=READERS, help="only this one, over what is in the folder: for `larger`")
     chosen = parser.parse_args()
+    if chosen.reader:
+        print(READERS[chosen.reader](chosen.folder))
+        return
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
-        for name in chosen.parts:
+        for name in chosen.parts or PARTS:
             print(f"\n### {name}\n", flush=True)
             PARTS[name](Path(folder), chosen.gigabytes)
 
@@ -60,36 +69,65 @@ def main() -> None:
 
 def loader(folder: Path, gigabytes: float) -> None:
     """Batches from three stores, against a sequential read of the same bytes and against rows from a memory map."""
-    stores, flat, raw = written(folder, gigabytes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    files = [*stores_files(stores), *flat, raw]
-    size = raw.stat().st_size
-    contenders: dict[str, Callable[[], float]] = {
-        "numpy.memmap, sequential": lambda: sequential(raw),
-        "rlgen Loader, shuffled": lambda: shuffled(stores, device),
-        "rows of memory maps, torch DataLoader": lambda: rows(flat),
-    }
-    of = dict(zip(contenders, ([raw], stores_files(stores), flat), strict=True))
-    rates: dict[tuple[str, str], list[float]] = {}
+    files = written(folder, gigabytes)
+    rates: dict[str, dict[str, list[float]]] = {"cold": {}, "warm": {}}
     for _ in range(ROUNDS):
-        for state in ("cold", "warm"):
-            for name, run in contenders.items():
+        for state, found in rates.items():
+            for name, run in READERS.items():
                 if state == "cold":
-                    forget(files)
+                    forget(list(chain(*files.values())))
                 else:
-                    touch(of[name])
-                rates.setdefault((state, name), []).append(run())
-    print(f"{size / 1e9:.1f} GB, {MODELS} models x {D}, batches of {BATCH}, to {device}\n")
-    print("| page cache | reader | GB/s | million tokens/s | times memmap |\n|---|---|---|---|---|")
-    for (state, name), found in rates.items():
-        rate = statistics.median(found)
-        limit = statistics.median(rates[state, "numpy.memmap, sequential"])
+                    touch(files[name])
+                found.setdefault(name, []).append(run(folder))
+    for state, found in rates.items():
+        table(f"page cache {state}", folder, found)
+
+
+def larger(folder: Path, gigabytes: float) -> None:
+    """The same in processes with a quarter of the store's size, but at least 1.5 GiB, as memory and page cache."""
+    files = written(folder, gigabytes)
+    limit = max(raw_file(folder).stat().st_size // 4, 3 << 29)
+    rates: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for name in READERS:
+            forget(list(chain(*files.values())))
+            with control_group(limit) as processes:
+                words = [sys.executable, __file__, "--reader", name, "--folder", str(folder)]
+                joined = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(processes), *words]
+                done = subprocess.run(joined, check=True, capture_output=True, text=True, timeout=600)
+            rates.setdefault(name, []).append(float(done.stdout))
+    table(f"{limit / 1e9:.1f} GB of memory and page cache", folder, rates)
+
+
+def table(state: str, folder: Path, rates: dict[str, list[float]]) -> None:
+    """Rates beside the first one, the limit, and the last one, the rival."""
+    size = raw_file(folder).stat().st_size
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    limit, *_, rival = medians.values()
+    print(f"\n{size / 1e9:.1f} GB, {MODELS} models x {D}, batches of {BATCH}, to {DEVICE}; {state}\n")
+    print("| reader | GB/s | million tokens/s | times memmap | times rows |\n|---|---|---|---|---|")
+    for name, rate in medians.items():
         tokens = rate / (MODELS * D * 2) / 1e6
-        print(f"| {state} | {name} | {rate / 1e9:.2f} | {tokens:.3f} | {rate / limit:.2f} |")
+        print(f"| {name} | {rate / 1e9:.3f} | {tokens:.4f} | {rate / limit:.2f} | {rate / rival:.1f} |", flush=True)
 
 
-def sequential(raw: Path) -> float:
+@contextlib.contextmanager
+def control_group(limit: int) -> Iterator[Path]:
+    """A control group with so many bytes of memory; the file that a process' number is written to, to be in it."""
+    old = Path("/sys/fs/cgroup/memory")
+    root, key = (old, "memory.limit_in_bytes") if old.is_dir() else (old.parent, "memory.max")
+    group = root / f"rlgen-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / key).write_text(str(limit))
+        yield group / "cgroup.procs"
+    finally:
+        group.rmdir()
+
+
+def sequential(folder: Path) -> float:
     """Bytes/s of copying a memory map to memory, from its start to its end."""
+    raw = raw_file(folder)
     start = time.perf_counter()
     mapped = np.memmap(raw, dtype=np.uint16, mode="r").reshape(-1, D)
     for low in range(0, len(mapped), CHUNK):
@@ -97,12 +135,12 @@ def sequential(raw: Path) -> float:
     return raw.stat().st_size / (time.perf_counter() - start)
 
 
-def shuffled(stores: list[Path], device: str) -> float:
+def shuffled(folder: Path) -> float:
     """Bytes/s of one epoch of our batches."""
     start = time.perf_counter()
-    batches = Loader(join([[store] for store in stores]), 1, BATCH, seed=0, device=device)
+    batches = Loader(join([[store] for store in store_folders(folder)]), 1, BATCH, seed=0, device=DEVICE)
     count = sum(batch.numel() * batch.element_size() for batch in batches)
-    if device == "cuda":
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
     return count / (time.perf_counter() - start)
 
@@ -120,9 +158,9 @@ class Rows(torch.utils.data.Dataset[torch.Tensor]):
         return torch.from_numpy(np.stack([mapped[index] for mapped in self._mapped])).view(torch.bfloat16)
 
 
-def rows(flat: list[Path], seconds: float = 10.0) -> float:
+def rows(folder: Path, seconds: float = 10.0) -> float:
     """Bytes/s of a shuffling DataLoader over single rows, for so many seconds."""
-    data = torch.utils.data.DataLoader(Rows(flat), batch_size=BATCH, shuffle=True, num_workers=2)
+    data = torch.utils.data.DataLoader(Rows(flat_files(folder)), batch_size=BATCH, shuffle=True, num_workers=2)
     start, count = time.perf_counter(), 0
     for batch in data:
         count += batch.numel() * batch.element_size()
@@ -131,12 +169,21 @@ def rows(flat: list[Path], seconds: float = 10.0) -> float:
     return count / (time.perf_counter() - start)
 
 
+READERS: dict[str, Callable[[Path], float]] = {
+    "numpy.memmap, sequential": sequential,
+    "rlgen Loader, shuffled": shuffled,
+    "rows of memory maps, torch DataLoader": rows,
+}
+"""The limit, ours, the rival: bytes/s over what `written` has written to a folder."""
+
+
 # ------------------------------------------------------------------------------------------- memory
 
 
 def memory(folder: Path, gigabytes: float) -> None:
     """Peak memory of a process that reads a whole store, for stores of 1 to 20 times its buffer."""
-    stores, *_ = written(folder, gigabytes)
+    written(folder, gigabytes)
+    stores = store_folders(folder)
     size = sum(path.stat().st_size for path in stores_files(stores))
     buffer = int(size / 20)
     program = (
@@ -356,10 +403,24 @@ def write_store(folder: Path, acts: NDArray[np.uint16], model: str = "base", **c
     return folder
 
 
-def written(folder: Path, gigabytes: float) -> tuple[list[Path], list[Path], Path]:
-    """Stores of three models, and the same bytes in a flat file a model and in one for all; made once."""
-    stores, raw = [folder / f"model-{index}" for index in range(MODELS)], folder / "raw"
-    flat = [folder / f"flat-{index}" for index in range(MODELS)]
+def store_folders(folder: Path) -> list[Path]:
+    """The models' stores."""
+    return [folder / f"model-{index}" for index in range(MODELS)]
+
+
+def flat_files(folder: Path) -> list[Path]:
+    """The same, each as one flat file."""
+    return [folder / f"flat-{index}" for index in range(MODELS)]
+
+
+def raw_file(folder: Path) -> Path:
+    """The same in one file."""
+    return folder / "raw"
+
+
+def written(folder: Path, gigabytes: float) -> dict[str, list[Path]]:
+    """Stores of three models, and the same bytes in a flat file a model and in one for all, made once; by reader."""
+    stores, flat, raw = store_folders(folder), flat_files(folder), raw_file(folder)
     if not raw.exists():
         tokens = max(SHARD, int(gigabytes * 1e9 / (MODELS * D * 2)) // CHUNK * CHUNK)
         acts = [bits(tokens, seed=index) for index in range(MODELS)]
@@ -370,7 +431,7 @@ def written(folder: Path, gigabytes: float) -> tuple[list[Path], list[Path], Pat
             for low in range(0, tokens, CHUNK):
                 handle.write(np.concatenate([a[low : low + CHUNK] for a in acts], axis=1).tobytes())
         os.sync()
-    return stores, flat, raw
+    return dict(zip(READERS, ([raw], stores_files(stores), flat), strict=True))
 
 
 def stores_files(stores: list[Path]) -> list[Path]:
@@ -395,7 +456,7 @@ def touch(files: list[Path]) -> None:
 
 
 PARTS: dict[str, Callable[[Path, float], None]] = {
-    "loader": loader, "memory": memory, "codecs": codecs, "dump": dump_rate, "open": open_parts,
+    "loader": loader, "larger": larger, "memory": memory, "codecs": codecs, "dump": dump_rate, "open": open_parts,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class ShardFile:
         crc = bytearray(CRC_BYTES)
         payload = raw if self._codec == "none" else memoryview(bytearray(length - CRC_BYTES))
         with self.path.open("rb", buffering=0) as handle:
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # what lies beside it is not read next
             _read_fully(handle.fileno(), [payload, memoryview(crc)], offset)
         if len(payload) + CRC_BYTES != length or _crc(payload) != crc:
             raise StudyError(

@@ -291,7 +291,7 @@ def dump_rate(folder: Path, _: float) -> None:
         else {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8,
               "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 32768}
     )  # fmt: skip
-    length, row_count, batch_rows, shard = (1024, 2048, 32, 65536) if gpu else (256, 32, 8, 4096)
+    length, row_count, batch_rows, shard = (1024, 2048, 32, 65536) if gpu else (256, 128, 8, 8192)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(Qwen3Config(**shape), dtype=torch.bfloat16 if gpu else torch.float32)
     model.save_pretrained(folder / "base")

@@ -268,8 +268,12 @@ class Loader:
             self._buffers.reverse()
             return self._buffers[0]
         tokens = min(self._blocks_in_window * int(self._lengths.max()), self.epoch_tokens)
-        shape = (len(self.joined.distinct), tokens, self.joined.d)
-        self._buffers.insert(0, torch.empty(shape, dtype=self._nothing.dtype, device=self.device))
+        shape, dtype = (len(self.joined.distinct), tokens, self.joined.d), self._nothing.dtype
+        if self.device.type == "cpu":  # by numpy, which asks for huge pages: first touched in half the time
+            buffer_MND = torch.from_numpy(np.empty(shape, dtype=f"i{dtype.itemsize}")).view(dtype)
+        else:
+            buffer_MND = torch.empty(shape, dtype=dtype, device=self.device)
+        self._buffers.insert(0, buffer_MND)
         return self._buffers[0]
 
     def _read(self, reader: StoreReader, block: int, out_ND: Tensor) -> None:

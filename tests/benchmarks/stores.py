@@ -4,8 +4,8 @@
 
 Cold: the page cache is emptied of the files before each run. A store of terabytes is never in memory, not even in the
 course of an epoch: `larger` reads in a control group with less memory, page cache included, than the store takes (root
-is needed to make one). Rivals take turns, so that a slow moment of the machine falls on all of them; figures are
-medians of the rounds.
+is needed to make one). Rivals take turns, so that a slow moment of the machine falls on all of them; figures, and
+ratios, are medians of the rounds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from rlgen.study.stages import DumpSettings
 MODELS, D = 3, 2560
 CHUNK, SHARD = 512, 65536
 BATCH = 1024
-ROUNDS = 3
+ROUNDS = 5
 MIB = 1 << 20
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -104,13 +105,14 @@ def larger(folder: Path, gigabytes: float) -> None:
 def table(state: str, folder: Path, rates: dict[str, list[float]]) -> None:
     """Rates beside the first one, the limit, and the last one, the rival."""
     size = raw_file(folder).stat().st_size
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    limit, *_, rival = medians.values()
+    limit, *_, rival = rates.values()
     print(f"\n{size / 1e9:.1f} GB, {MODELS} models x {D}, batches of {BATCH}, to {DEVICE}; {state}\n")
     print("| reader | GB/s | million tokens/s | times memmap | times rows |\n|---|---|---|---|---|")
-    for name, rate in medians.items():
-        tokens = rate / (MODELS * D * 2) / 1e6
-        print(f"| {name} | {rate / 1e9:.3f} | {tokens:.4f} | {rate / limit:.2f} | {rate / rival:.1f} |", flush=True)
+    for name, found in rates.items():
+        rate = statistics.median(found)
+        cells = [f"{rate / 1e9:.4f}", f"{rate / (MODELS * D * 2) / 1e6:.5f}"]
+        cells += [f"{statistics.median(map(truediv, found, other)):.2f}" for other in (limit, rival)]
+        print(f"| {' | '.join([name, *cells])} |", flush=True)
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlgen.activations.joined import Joined
 from rlgen.activations.layout import from_torch
-from rlgen.activations.store import Joined, StoreReader
+from rlgen.activations.store import StoreReader
 from rlgen.stage import derive_seed
 
 BUFFER_BYTES = 1 << 30

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlgen.activations.joined import join
 from rlgen.activations.loader import Loader
-from rlgen.activations.store import group_parts, join
+from rlgen.activations.store import group_parts
 from rlgen.crosscoder.explained import Explained
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.crosscoder.scaling import LatentScaling

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from rlgen.activations.store import group_parts, join
+from rlgen.activations.joined import join
+from rlgen.activations.store import group_parts
 from rlgen.crosscoder.mesh import Mesh, mesh_of
 from rlgen.crosscoder.trainer import Trainer
 from rlgen.errors import StudyError

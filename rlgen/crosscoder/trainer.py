@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgen.activations.joined import Joined
 from rlgen.activations.loader import Loader, Statistics
-from rlgen.activations.store import Joined
 from rlgen.crosscoder.adam import Adam
 from rlgen.crosscoder.explained import Explained
 from rlgen.crosscoder.losses import Objective, Terms

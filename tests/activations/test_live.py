@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from rlgen.activations.dump import dump
+from rlgen.activations.joined import join
 from rlgen.activations.loader import Loader
-from rlgen.activations.store import join
 from rlgen.data.miniature import build_tokenizer
 from rlgen.errors import StudyError
 from rlgen.stage import write_json

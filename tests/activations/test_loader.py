@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlgen.activations.joined import Joined, join
 from rlgen.activations.loader import BUFFER_BYTES, Loader
 from rlgen.activations.slices import Slices
-from rlgen.activations.store import Joined, StoreReader, join
+from rlgen.activations.store import StoreReader
 from rlgen.errors import StudyError
 from rlgen.study.sections import Activations
 from tests.activations.synthetic import numbered, write_store

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import zarr
 
+from rlgen.activations.joined import join
 from rlgen.activations.layout import Layout, shard_file
-from rlgen.activations.store import StoreReader, group_parts, join
+from rlgen.activations.store import StoreReader, group_parts
 from rlgen.activations.writer import StoreWriter
 from rlgen.errors import StudyError
 from rlgen.study.sections import Activations

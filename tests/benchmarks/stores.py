@@ -32,9 +32,10 @@ import torch
 from numpy.typing import NDArray
 
 from rlgen.activations.dump import dump
+from rlgen.activations.joined import join
 from rlgen.activations.layout import Layout, read_attributes
 from rlgen.activations.loader import Loader
-from rlgen.activations.store import StoreReader, join
+from rlgen.activations.store import StoreReader
 from rlgen.activations.writer import StoreWriter
 from rlgen.data.corpus import model_inputs
 from rlgen.models import load_model, residuals
@@ -201,7 +202,7 @@ def memory(folder: Path, gigabytes: float) -> None:
     buffer = int(size / 20)
     program = (
         "import sys; from pathlib import Path; from itertools import islice\n"
-        "from rlgen.activations.loader import Loader; from rlgen.activations.store import join\n"
+        "from rlgen.activations.loader import Loader; from rlgen.activations.joined import join\n"
         "stores, buffer, share = [[Path(p)] for p in sys.argv[3:]], int(sys.argv[1]), float(sys.argv[2])\n"
         "status = lambda key: int(Path('/proc/self/status').read_text().split(key)[1].split()[0])\n"
         "loader = Loader(join(stores), 1, 1024, 0, buffer_bytes=buffer)\n"

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlgen.activations.store import group_parts, join
+from rlgen.activations.joined import join
+from rlgen.activations.store import group_parts
 from rlgen.crosscoder import train, trainer
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.errors import StudyError

@@ -5,48 +5,84 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rlgen.errors import StudyError
 
 REFERENCE = "reference.json"
-"""In an adopted model's folder: where the weights really are."""
+"""In an adopted model's folder: a `Reference`."""
 
 ResidualEdit = Callable[[Tensor], Tensor]
 """From the residual stream after a block, [batch, position, d], to what takes its place."""
 
 
-def locate(path: Path) -> tuple[str, str | None]:
-    """The folder or hub id that a study's model folder stands for, and its revision."""
+@dataclass(frozen=True)
+class Reference:
+    """Where a model's files are, and what they may do."""
+
+    path: str
+    """A folder, or a hub id."""
+    revision: str | None = None
+    """On the hub: the commit."""
+    trust_remote_code: bool = False
+    """Whether Python code that comes with the model may be run."""
+    allow_pickle: bool = False
+    """Whether weights may be other than safetensors."""
+    digest: str | None = None
+    """Of a folder's content."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `from_pretrained` is given beside the path."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+def locate(path: Path) -> Reference:
+    """What a study's model folder stands for: itself, or what it refers to."""
     reference = path / REFERENCE
-    if reference.is_file():
-        found = json.loads(reference.read_text())
-        return found["path"], found["revision"]
-    return str(path), None
+    return Reference(**json.loads(reference.read_text())) if reference.is_file() else Reference(str(path))
+
+
+def load_config(path: Path) -> PreTrainedConfig:
+    """A model's configuration. Raises StudyError if there is none at `path`."""
+    where = locate(path)
+    try:
+        return AutoConfig.from_pretrained(where.path, **where.arguments)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{where.path}: no model configuration can be loaded from there: {error}") from None
 
 
 def load_model(path: Path, dtype: str = "auto") -> PreTrainedModel:
     """Load a causal LM for inference, on the GPU if there is one. Raises StudyError if there is none at `path`."""
-    where, revision = locate(path)
+    where = locate(path)
+    safe = None if where.allow_pickle else True
     try:
-        model = AutoModelForCausalLM.from_pretrained(where, revision=revision, dtype=dtype, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(where.path, **where.arguments, dtype=dtype, use_safetensors=safe)
     except (OSError, ValueError) as error:
-        raise StudyError(f"{where}: no causal LM can be loaded from there: {error}") from None
+        raise StudyError(f"{where.path}: no causal LM can be loaded from there: {error}") from None
     return model.to(device()).eval()
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer, padding on the left; a missing pad token becomes the end token."""
-    where, revision = locate(path)
+    where = locate(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(where.path, **where.arguments)
     except (OSError, ValueError) as error:
-        raise StudyError(f"{where}: no tokenizer can be loaded from there: {error}") from None
+        raise StudyError(f"{where.path}: no tokenizer can be loaded from there: {error}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig
 
 from rlgen.activations.compute import Computed, check_separation, compute
 from rlgen.activations.layout import SMALL, Layout, Source, from_torch
@@ -20,7 +19,7 @@ from rlgen.activations.slices import Places, Slices
 from rlgen.activations.writer import StoreWriter, Values
 from rlgen.data.corpus import check_vocabulary, read_corpus
 from rlgen.errors import StudyError
-from rlgen.models import load_model, locate
+from rlgen.models import load_config, load_model
 from rlgen.paths import model_name
 from rlgen.stage import Workspace, stage
 from rlgen.study.stages import DumpSettings
@@ -159,8 +158,7 @@ def _layout(
     settings: DumpSettings, model: Path, corpus: Path, work: Workspace, slices: Slices, shards: range
 ) -> Layout:
     chosen = settings.activations
-    where, revision = locate(model)
-    config = AutoConfig.from_pretrained(where, revision=revision).get_text_config()
+    config = load_config(model).get_text_config()
     for index, layer in enumerate(chosen.layers):
         if layer > config.num_hidden_layers:
             raise StudyError(

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rlgen.errors import StudyError
-from rlgen.models import REFERENCE, load_tokenizer
+from rlgen.models import REFERENCE, Reference, load_config, load_tokenizer
 from rlgen.stage import Workspace, stage, write_json
-from rlgen.study.sections import ExistingArm
+from rlgen.study.sections import Existing, ExistingArm
 from rlgen.study.stages import AdoptSettings
 
 
 def adopt(settings: AdoptSettings, out: Path) -> None:
-    """Write reference.json {path, revision, digest} for the model, and for each of an arm's earlier checkpoints.
+    """Write reference.json for the model, and for each of an arm's earlier checkpoints.
 
-    A folder's path becomes absolute, and its content is known by its digest; a hub id by its revision. Raises
-    StudyError if the model's configuration or tokenizer cannot be loaded.
+    A folder's path becomes absolute, and its content is known by its digest; a hub id by its commit: what every later
+    stage loads is what was there now, whatever its branch is moved to. Raises StudyError if the model's
+    configuration or tokenizer cannot be loaded, or its weights are pickled and the study does not allow that.
     """
     model = settings.model
     inputs = {path: Path(path) for path in model.folders}
     with stage("adopt", settings, inputs, out) as work:
-        _refer(model.path, model.revision, work, work.folder)
+        _refer(model, model.path, model.revision, work, work.folder)
         checkpoints = model.checkpoints if isinstance(model, ExistingArm) else []
         for index, checkpoint in enumerate(checkpoints, start=1):
             folder = work.folder / "checkpoints" / str(index)
             folder.mkdir(parents=True, exist_ok=True)
-            _refer(checkpoint, None, work, folder)
+            path, _, revision = (checkpoint, "", "") if checkpoint in work.inputs else checkpoint.partition("@")
+            _refer(model, path, revision or None, work, folder)
 
 
-def _refer(path: str, revision: str | None, work: Workspace, folder: Path) -> None:
-    from transformers import AutoConfig
-
+def _refer(model: Existing, path: str, revision: str | None, work: Workspace, folder: Path) -> None:
     digest = work.inputs.get(path)
     where = str(Path(path).resolve()) if digest else path
-    write_json(folder / REFERENCE, {"path": where, "revision": revision, "digest": digest})
-    try:
-        AutoConfig.from_pretrained(where, revision=revision)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"path: {path}: no model configuration can be loaded from there: {error}") from None
+    found = Reference(where, revision, model.trust_remote_code, model.allow_pickle, digest)
+    write_json(folder / REFERENCE, asdict(found))
+    load_config(folder)
+    if digest is None:
+        write_json(folder / REFERENCE, asdict(replace(found, revision=_commit(path, revision))))
+    elif not (model.allow_pickle or list(Path(path).glob("*.safetensors"))):
+        raise StudyError(
+            f"{path}: no weights in safetensors there, and unpickling others can run any code; convert them, or set "
+            "the model's `allow_pickle: true` if you trust who made them"
+        )
     load_tokenizer(folder)
+
+
+def _commit(path: str, revision: str | None) -> str:
+    """The commit that a model's configuration is of; it has been loaded, so it is in the hub's cache."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(path, "config.json", revision=revision)).parent.name

@@ -97,7 +97,7 @@ def _files(study: Study) -> Iterator[Finding]:
             models.append((f"arms[{i}].path", arm.path))
             models += [(f"arms[{i}].checkpoints[{j}]", path) for j, path in enumerate(arm.checkpoints)]
     for key, text in models:
-        looks_local = text.startswith((".", "/")) or text.count("/") != 1
+        looks_local = text.startswith((".", "/")) or text.partition("@")[0].count("/") != 1
         if looks_local and not (Path(text) / "config.json").is_file():
             yield Finding(
                 key, f"no model there: {text}", "give a folder that holds config.json, or a hub id `owner/name`"

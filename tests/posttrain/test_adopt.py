@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,57 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"empty: no model configuration can be loaded"):
         adopt(AdoptSettings(model=model), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_pickled_weights_are_refused_unless_allowed(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(load_model(tiny).state_dict(), folder / "pytorch_model.bin")
+    model = ExistingBase(method="existing", path=str(folder))
+    with pytest.raises(StudyError, match=r"pickled: no weights in safetensors there.*`allow_pickle: true`"):
+        adopt(AdoptSettings(model=model), out=tmp_path / "refused")
+    with pytest.raises(StudyError, match="no causal LM can be loaded"):
+        load_model(folder)
+    adopt(AdoptSettings(model=model.model_copy(update={"allow_pickle": True})), out=tmp_path / "allowed")
+    assert torch.equal(load_model(tmp_path / "allowed").lm_head.weight, load_model(tiny).lm_head.weight)
+
+
+def test_code_of_the_model_s_is_run_only_if_trusted(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(tiny, folder)
+    (folder / "configuration_own.py").write_text(
+        "from transformers import Qwen3Config\n"
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        "class OwnConfig(Qwen3Config):\n    model_type = 'own'\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = ExistingBase(method="existing", path=str(folder))
+    with pytest.raises(StudyError, match="trust_remote_code"):
+        adopt(AdoptSettings(model=model), out=tmp_path / "refused")
+    assert not (tmp_path / "ran").exists()
+    adopt(AdoptSettings(model=model.model_copy(update={"trust_remote_code": True})), out=tmp_path / "trusted")
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_model_on_the_hub_stays_the_commit_that_was_adopted(tiny: Path, tmp_path: Path) -> None:
+    commits = ["a" * 40, "b" * 40]
+    place = tmp_path / "hub" / "models--owner--tiny"
+    for commit, branch in zip(commits, ("main", "step1"), strict=True):
+        shutil.copytree(tiny, place / "snapshots" / commit)
+        (place / "refs").mkdir(exist_ok=True)
+        (place / "refs" / branch).write_text(commit)
+    arm = ExistingArm(name="dpo", method="existing", path="owner/tiny", checkpoints=["owner/tiny@step1"])
+    rlgen = str(Path(sys.executable).with_name("rlgen"))
+    words = [rlgen, "adopt", "--settings", AdoptSettings(model=arm).canonical()]
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    words += ["--out", str(tmp_path / "dpo")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads((tmp_path / "dpo" / x / "reference.json").read_text()) for x in (".", "checkpoints/1")]
+    assert [reference["path"] for reference in found] == ["owner/tiny"] * 2
+    assert [reference["revision"] for reference in found] == commits
 
 
 def test_a_real_model(real_model: Path, tmp_path: Path) -> None:

@@ -45,7 +45,11 @@ class Existing(Section):
     path: HubPath
     """Folder in Hugging Face format, or a hub id."""
     revision: str | None = None
-    """Commit or tag on the hub; unused for a folder."""
+    """Commit, tag or branch on the hub; the commit that it is when the model is adopted is what every stage loads."""
+    trust_remote_code: bool = False
+    """Whether Python code that comes with the model may be run."""
+    allow_pickle: bool = False
+    """Whether weights may be other than safetensors; to unpickle them can run any code."""
 
     @property
     def folders(self) -> list[str]:
@@ -137,7 +141,7 @@ class ExistingArm(Existing, Arm):
     """A post-trained model that exists already."""
 
     checkpoints: list[HubPath] = []
-    """Folders or hub ids of its earlier checkpoints, oldest first, the finished arm left out."""
+    """Its earlier checkpoints, oldest first, the finished arm left out: folders, or hub ids, `owner/model@revision`."""
 
     @property
     def _paths(self) -> list[str]:

@@ -32,6 +32,7 @@ SettingsJson = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="The artifact to make.")]
 In = Annotated[Path, typer.Option(exists=True)]
+MaybeIn = Annotated[Path | None, typer.Option(exists=True)]
 Ins = Annotated[list[Path], typer.Option(exists=True)]
 MaybeIns = Annotated[list[Path] | None, typer.Option(exists=True)]
 
@@ -119,12 +120,12 @@ def pretrain(settings: SettingsJson, out: Out) -> None:
 
 
 @app.command()
-def adopt(settings: SettingsJson, out: Out) -> None:
+def adopt(settings: SettingsJson, out: Out, base: MaybeIn = None) -> None:
     """Take an existing model into the study, by reference."""
     from rlgen.posttrain.adopt import adopt
     from rlgen.study.stages import AdoptSettings, parse_settings
 
-    adopt(parse_settings(AdoptSettings, settings), out=out)
+    adopt(parse_settings(AdoptSettings, settings), out=out, base=base)
 
 
 @app.command()

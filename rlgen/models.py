@@ -89,6 +89,18 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def vocabulary_difference(vocabulary: dict[str, int], other: dict[str, int], names: tuple[str, str]) -> str | None:
+    """The first token that has another id in the other vocabulary, in words; None if there is none.
+
+    The other one may have more tokens. `names` are what the vocabularies are of.
+    """
+    for token, index in vocabulary.items():
+        if other.get(token) != index:
+            found = f"id {other[token]}" if token in other else "unknown"
+            return f"{token!r} is id {index} in {names[0]} and {found} in {names[1]}"
+    return None
+
+
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write model and tokenizer in Hugging Face format, the same on every machine."""
     model.save_pretrained(folder)

@@ -20,7 +20,7 @@ from rlgen.data.jsonl import read_rows
 from rlgen.data.miniature import mixture
 from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
-from rlgen.models import load_tokenizer
+from rlgen.models import load_tokenizer, vocabulary_difference
 from rlgen.stage import Workspace, derive_seed, json_digest, stage, write_json
 from rlgen.study.sections import HubText, JsonlText, MiniatureText, PretrainedBase, Text
 from rlgen.study.stages import CorpusSettings
@@ -89,14 +89,13 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
 
 def check_vocabulary(corpus: Path, model: Path) -> None:
     """Raises StudyError unless every token of the corpus has the same id in the model's tokenizer; it may have more."""
+    own = json.loads((corpus / VOCABULARY).read_text())
     theirs = load_tokenizer(model).get_vocab()
-    for token, index in json.loads((corpus / VOCABULARY).read_text()).items():
-        if theirs.get(token) != index:
-            found = f"id {theirs[token]}" if token in theirs else "unknown"
-            raise StudyError(
-                f"{corpus} and {model} have different tokenizers: {token!r} is id {index} in the corpus and {found} in "
-                "the model; the models of a study must share the tokenizer"
-            )
+    if difference := vocabulary_difference(own, theirs, ("the corpus", "the model")):
+        raise StudyError(
+            f"{corpus} and {model} have different tokenizers: {difference}; "
+            "the models of a study must share the tokenizer"
+        )
 
 
 def _counts(folder: Path) -> dict[str, int]:

@@ -6,29 +6,37 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from rlgen.errors import StudyError
-from rlgen.models import REFERENCE, Reference, load_config, load_tokenizer
+from rlgen.models import REFERENCE, Reference, load_config, load_tokenizer, locate, vocabulary_difference
 from rlgen.stage import Workspace, stage, write_json
 from rlgen.study.sections import Existing, ExistingArm
 from rlgen.study.stages import AdoptSettings
 
+_MATCHING = {"model_type": "architecture", "hidden_size": "width", "num_hidden_layers": "number of blocks"}
 
-def adopt(settings: AdoptSettings, out: Path) -> None:
+
+def adopt(settings: AdoptSettings, out: Path, base: Path | None = None) -> None:
     """Write reference.json for the model, and for each of an arm's earlier checkpoints.
 
     A folder's path becomes absolute, and its content is known by its digest; a hub id by its commit: what every later
     stage loads is what was there now, whatever its branch is moved to. Raises StudyError if the model's
-    configuration or tokenizer cannot be loaded, or its weights are pickled and the study does not allow that.
+    configuration or tokenizer cannot be loaded, its weights are pickled and the study does not allow that, or, of an
+    arm, architecture, width, blocks or tokenizer are not those of `base`.
     """
     model = settings.model
-    inputs = {path: Path(path) for path in model.folders}
+    inputs = {path: Path(path) for path in model.folders} | ({"the study's base": base} if base else {})
     with stage("adopt", settings, inputs, out) as work:
         _refer(model, model.path, model.revision, work, work.folder)
+        folders = [work.folder]
         checkpoints = model.checkpoints if isinstance(model, ExistingArm) else []
         for index, checkpoint in enumerate(checkpoints, start=1):
             folder = work.folder / "checkpoints" / str(index)
             folder.mkdir(parents=True, exist_ok=True)
             path, _, revision = (checkpoint, "", "") if checkpoint in work.inputs else checkpoint.partition("@")
             _refer(model, path, revision or None, work, folder)
+            folders.append(folder)
+        if base:
+            for folder in folders:
+                _check_match(folder, base)
 
 
 def _refer(model: Existing, path: str, revision: str | None, work: Workspace, folder: Path) -> None:
@@ -45,6 +53,19 @@ def _refer(model: Existing, path: str, revision: str | None, work: Workspace, fo
             "the model's `allow_pickle: true` if you trust who made them"
         )
     load_tokenizer(folder)
+
+
+def _check_match(folder: Path, base: Path) -> None:
+    """Raises StudyError unless a model can be one that was trained from `base`."""
+    names = f"{locate(folder).path} and the base, {locate(base).path}, do not match"
+    remedy = "an arm must have been trained from the study's base"
+    own, its = (load_config(path).get_text_config() for path in (folder, base))
+    for key, what in _MATCHING.items():
+        if getattr(own, key) != getattr(its, key):
+            raise StudyError(f"{names}: {what} {getattr(own, key)} and {getattr(its, key)}; {remedy}")
+    vocabulary, other = (load_tokenizer(path).get_vocab() for path in (base, folder))
+    if difference := vocabulary_difference(vocabulary, other, ("the base", "the arm")):
+        raise StudyError(f"{names}: {difference}; {remedy}")
 
 
 def _commit(path: str, revision: str | None) -> str:

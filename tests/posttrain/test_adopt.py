@@ -114,6 +114,35 @@ def test_a_model_on_the_hub_stays_the_commit_that_was_adopted(tiny: Path, tmp_pa
     assert [reference["revision"] for reference in found] == commits
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model_type", "qwen2", "architecture qwen2 and qwen3"),
+        ("hidden_size", 8, "width 8 and 32"),
+        ("num_hidden_layers", 1, "number of blocks 1 and 2"),
+    ],
+)
+def test_an_arm_of_another_shape_is_refused(key: str, value: object, message: str, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "other")
+    config = json.loads((tiny / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {key: value, "layer_types": None}))
+    for path, checkpoints in ((tmp_path / "other", []), (tiny, [str(tmp_path / "other")])):
+        arm = ExistingArm(name="dpo", method="existing", path=str(path), checkpoints=checkpoints)
+        with pytest.raises(
+            StudyError, match=rf"other and the base, .*{tiny.name}, do not match: {message}; an arm must"
+        ):
+            adopt(AdoptSettings(model=arm), out=tmp_path / "dpo", base=tiny)
+
+
+def test_an_arm_with_another_tokenizer_is_refused(tiny: Path, real_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "other")
+    load_tokenizer(real_model).save_pretrained(tmp_path / "other")
+    arm = ExistingArm(name="dpo", method="existing", path=str(tmp_path / "other"))
+    with pytest.raises(StudyError, match=r"other and the base, .*: .* is id \d+ in the base and .* in the arm"):
+        adopt(AdoptSettings(model=arm), out=tmp_path / "dpo", base=tiny)
+    adopt(AdoptSettings(model=arm.model_copy(update={"path": str(tiny)})), out=tmp_path / "dpo", base=tiny)
+
+
 def test_a_real_model(real_model: Path, tmp_path: Path) -> None:
     adopt(AdoptSettings(model=ExistingBase(method="existing", path=str(real_model))), out=tmp_path / "base")
     tokenizer = load_tokenizer(tmp_path / "base")

@@ -18,15 +18,22 @@ if rules_of.pretrained:
             "rlgen pretrain --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
 
 
+def base_of(model):
+    """What an existing arm must match."""
+    return [] if model == BASE else [paths.model(BASE)]
+
+
 rule adopt:
     input:
         lambda w: rules_of.model_files(w.model),
+        base=lambda w: base_of(w.model),
     output:
         directory(paths.model("{model}")),
     wildcard_constraints:
         model=rules_of.adopted,
     params:
         settings=lambda w: stages.AdoptSettings.of(study, w.model).canonical(),
+        base=lambda w: each("--base", base_of(w.model)),
     log:
         paths.log("adopt", "{model}"),
     benchmark:
@@ -35,7 +42,7 @@ rule adopt:
     resources:
         **rules_of.resources("adopt"),
     shell:
-        "rlgen adopt --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "rlgen adopt --settings {params.settings:q} {params.base} --out {output:q} > {log:q} 2>&1"
 
 
 rule sft:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+from rlgen.models import load_model, load_tokenizer, save_model
 from tests.workflow.study_run import ROOT, snakemake
 
 CHANCE = {"arc_challenge": 0.25, "openbookqa": 0.25, "sciq": 0.25, "piqa": 0.5}
@@ -35,6 +37,48 @@ def test_a_real_model_passes_every_stage(real_data: Path, real_model: Path, tmp_
     page = html.unescape((results / "report/index.html").read_text())
     assert yaml.safe_load(study.read_text())["report"]["note"] in page
     assert "Nothing to be done" in snakemake(tmp_path, study, "--dry-run")
+
+
+@pytest.mark.slow
+def test_models_that_others_trained_pass_every_stage(real_data: Path, real_model: Path, tmp_path: Path) -> None:
+    """No arm is trained here: one is given with its checkpoints."""
+    settings = yaml.safe_load(with_data_at(real_data, real_model, tmp_path / "like.yaml").read_text())
+    checkpoints = [str(perturbed(real_model, tmp_path / f"tuned-{step}", 0.1 * step)) for step in (1, 2, 3)]
+    arm = {"name": "tuned", "method": "existing", "path": checkpoints.pop(), "checkpoints": checkpoints}
+    pair = settings["crosscoders"]["base-rl"] | {"models": ["base", "tuned"]}
+    for task in (task for tasks in settings["tasks"].values() for task in tasks):
+        task["items"] = 60
+    settings |= {
+        "study": "tuned",
+        "arms": [arm],
+        "corpus": settings["corpus"] | {"tokens": 16384},
+        "crosscoders": {"base-tuned": pair},
+        "tracking": {"crosscoders": ["base-tuned"], "tokens": 8192},
+        "localisation": settings["localisation"] | {"crosscoder": "base-tuned", "arm": "tuned", "permutations": 20},
+        "interventions": settings["interventions"] | {"draws": 2, "directions": 1},
+        "nulls": {"like": "base-tuned", "noise_like": "tuned"},
+    }
+    study = tmp_path / "tuned.yaml"
+    study.write_text(yaml.safe_dump(settings))
+    snakemake(tmp_path, study, timeout=1500)
+
+    results = tmp_path / "results/tuned"
+    summary = json.loads((results / "summary.json").read_text())
+    assert summary["accuracy"].keys() == {"base", "tuned"}
+    assert summary["localisation"]["features"]
+    assert {"fit", "track", "intervene"} <= summary["wall_seconds"].keys()
+    assert not list((results / "models/tuned").rglob("*.safetensors")), "nothing is copied"
+    assert "Nothing to be done" in snakemake(tmp_path, study, "--dry-run")
+
+
+def perturbed(model: Path, folder: Path, strength: float) -> Path:
+    """A copy with noise on every weight, as a share of its matrix's standard deviation."""
+    random = torch.Generator().manual_seed(0)
+    network = load_model(model).requires_grad_(False)
+    for weight in network.parameters():
+        weight += strength * weight.std() * torch.randn(weight.shape, generator=random)
+    save_model(network, load_tokenizer(model), folder)
+    return folder
 
 
 def with_data_at(data: Path, model: Path, copy: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,26 +13,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
-from rlgen.data.jsonl import read_rows
-from rlgen.data.miniature import mixture
-from rlgen.data.problems import read_problems
+from rlgen.data.texts import Encoder, Ids, Stream, interleave, texts
 from rlgen.errors import StudyError
 from rlgen.models import load_tokenizer, vocabulary_difference
-from rlgen.stage import Workspace, derive_seed, json_digest, stage, write_json
-from rlgen.study.sections import HubText, JsonlText, MiniatureText, PretrainedBase, Text
+from rlgen.stage import Workspace, json_digest, stage, write_json
+from rlgen.study.sections import HubText, JsonlText
 from rlgen.study.stages import CorpusSettings
-
-Ids = NDArray[np.int32]
 
 TOKENS, DOCUMENTS, MASK, CORPUS_JSON = "tokens.npy", "documents.npy", "mask.npy", "corpus.json"
 VOCABULARY = "vocabulary.json"
 
 _WHOLE = 4
 """A document of up to a row's length over this is never cut in two."""
-_BATCH = 256
-"""Documents tokenised together."""
 _POSITION = "position.json"
 """In the scratch folder: where to go on."""
 _SAVE_EVERY = 20.0
@@ -66,9 +58,9 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
         else:
             marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
         position = _Position.of(work, len(sources))
-        encode = _Encoder(tokenizer, marks)
+        encode = Encoder(tokenizer, marks)
         streams = [
-            _Stream(source, encode(islice(_texts(settings, index, problems), documents, None)), documents, tokens)
+            Stream(source, encode(islice(texts(settings, index, problems), documents, None)), documents, tokens)
             for index, (source, (documents, tokens)) in enumerate(zip(sources, position.streams, strict=True))
         ]
         _write(work, position, streams, (rows, length), marks[0], tokenizer.pad_token_id or 0)
@@ -133,97 +125,6 @@ def _separate_positions(documents_BT: Ids) -> NDArray[np.int64]:
     return places_BT - np.maximum.accumulate(np.where(begins_BT, places_BT, 0), axis=1)
 
 
-# ------------------------------------------------------------------------------------------- the sources
-
-
-def _texts(settings: CorpusSettings, index: int, problems: Path) -> Iterator[str]:
-    """A source's texts, without end."""
-    source: Text = settings.corpus.sources[index]
-    key = f"corpus.sources.{index}"
-    if isinstance(source, MiniatureText):
-        base = settings.base
-        if not isinstance(base, PretrainedBase):
-            raise StudyError(f"{key}: `miniature` is the text of a base with `method: pretrain`; take another source")
-        rng = np.random.default_rng(derive_seed(settings.seed, "corpus", index))
-        return mixture(rng, base.think_rate, base.guess_accuracy)
-    if isinstance(source, JsonlText):
-        path, name = source.path, source.field
-        return _again(lambda: (row.text(name) for row in read_rows(path)), f"{key}.path: {path}")
-    if isinstance(source, HubText):
-        return _again(lambda: _streamed(source, key), f"{key}.path: {source.path}")
-    return _again(lambda: _solved(problems), f"{key}: the problems with a solution")
-
-
-def _streamed(source: HubText, key: str) -> Iterator[str]:
-    """The texts of a data set, in its own order."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    where = f"{key}: {source.path} ({source.split})"
-    try:
-        rows = load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
-        for index, row in enumerate(rows):
-            text = row.get(source.field)
-            if not isinstance(text, str):
-                fields = ", ".join(row)
-                raise StudyError(f"{where}: row {index} has no text in field `{source.field}`; it has {fields}")
-            if text:
-                yield text
-    except (DatasetsError, OSError, ValueError) as error:
-        raise StudyError(f"{where}: cannot be read: {error}") from None
-
-
-def _solved(problems: Path) -> Iterator[str]:
-    return (row["prompt"] + row["solution"] for row in read_problems(problems) if row["solution"])
-
-
-def _again(texts: Callable[[], Iterable[str]], name: str) -> Iterator[str]:
-    """The texts, from their start again when they end."""
-    while True:
-        empty = True
-        for text in texts():
-            empty = False
-            yield text
-        if empty:
-            raise StudyError(f"{name}: no text there")
-
-
-class _Encoder:
-    """From texts to token ids, marked at their beginning and end."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, marks: tuple[int | None, int | None]) -> None:
-        self._tokenizer = tokenizer
-        self._before, self._after = ([mark] if mark is not None else [] for mark in marks)
-
-    def __call__(self, texts: Iterator[str]) -> Iterator[Ids]:
-        while batch := list(islice(texts, _BATCH)):
-            for ids in self._tokenizer(batch, add_special_tokens=False)["input_ids"]:
-                yield np.array([*self._before, *ids, *self._after], dtype=np.int32)
-
-
-@dataclass
-class _Stream:
-    """A source while it is read."""
-
-    source: Text
-    ids: Iterator[Ids]
-    documents: int
-    tokens: int
-
-
-def _interleave(streams: list[_Stream]) -> Iterator[Ids]:
-    """Documents of all sources: always of the one that is furthest behind its weight."""
-    while True:
-        stream = min(streams, key=lambda s: s.tokens / s.source.weight)
-        ids = next(stream.ids)
-        stream.documents += 1
-        stream.tokens += len(ids)
-        yield ids
-
-
-# -------------------------------------------------------------------------------------------------- rows
-
-
 Row = list[tuple[int, Ids]]
 """Pieces of documents: a document's number, and ids."""
 
@@ -275,7 +176,7 @@ class _Position:
 
 
 def _write(
-    work: Workspace, at: _Position, streams: list[_Stream], shape: tuple[int, int], bos: int | None, pad: int
+    work: Workspace, at: _Position, streams: list[Stream], shape: tuple[int, int], bos: int | None, pad: int
 ) -> None:
     """All rows from a position on."""
     rows, length = shape
@@ -285,10 +186,10 @@ def _write(
     mask = open_memmap(work.folder / MASK, mode=mode, dtype=np.bool_, shape=shape)
     progress = work.progress(rows, "rows", done=at.rows)
     saved = time.monotonic()
-    texts = _interleave(streams)
+    merged = interleave(streams)
     while at.rows < rows:
         number = sum(stream.documents for stream in streams)
-        *full, at.row = _pack(at.row, number, next(texts), length)
+        *full, at.row = _pack(at.row, number, next(merged), length)
         for row in full[: rows - at.rows]:
             ids, numbers = np.full(length, pad, dtype=np.int32), np.full(length, -1, dtype=np.int32)
             end = 0

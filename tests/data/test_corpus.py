@@ -115,17 +115,34 @@ def test_goes_on_where_it_was_killed(
             taken.append(ids)
             yield ids
 
-    interleave = corpus_module._interleave
+    interleave = corpus_module.interleave
     monkeypatch.setattr(corpus_module, "_SAVE_EVERY", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "to", killed)
         with pytest.raises(KeyboardInterrupt):
             make_corpus(settings(sources), out=tmp_path / "killed", **folders)
-    monkeypatch.setattr(corpus_module, "_interleave", counted)
+    monkeypatch.setattr(corpus_module, "interleave", counted)
     make_corpus(settings(sources), out=tmp_path / "killed", **folders)
     about, *_ = read_corpus(tmp_path / "killed")
     assert about == read_corpus(tmp_path / "undisturbed")[0]
     assert sum(map(len, taken)) <= (about["rows"] - stops_at + 2) * 128 + max(map(len, taken))
+
+
+def test_killed_after_its_last_row_it_counts_no_document_twice(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources: list[Text] = [MiniatureText(source="miniature")]
+    make_corpus(settings(sources), out=tmp_path / "undisturbed", **folders)
+
+    def killed(_: Path) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus_module, "_digest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_corpus(settings(sources), out=tmp_path / "killed", **folders)
+    make_corpus(settings(sources), out=tmp_path / "killed", **folders)
+    assert read_corpus(tmp_path / "killed")[0] == read_corpus(tmp_path / "undisturbed")[0]
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(8, 64))

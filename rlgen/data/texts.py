@@ -1,0 +1,110 @@
+"""Where the corpus' documents come from: texts of every source, tokenised, and mixed by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from rlgen.data.jsonl import read_rows
+from rlgen.data.miniature import mixture
+from rlgen.data.problems import read_problems
+from rlgen.errors import StudyError
+from rlgen.stage import derive_seed
+from rlgen.study.sections import HubText, JsonlText, MiniatureText, PretrainedBase, Text
+from rlgen.study.stages import CorpusSettings
+
+Ids = NDArray[np.int32]
+
+_BATCH = 256
+"""Documents tokenised together."""
+
+
+def texts(settings: CorpusSettings, index: int, problems: Path) -> Iterator[str]:
+    """A source's texts, without end."""
+    source: Text = settings.corpus.sources[index]
+    key = f"corpus.sources.{index}"
+    if isinstance(source, MiniatureText):
+        base = settings.base
+        if not isinstance(base, PretrainedBase):
+            raise StudyError(f"{key}: `miniature` is the text of a base with `method: pretrain`; take another source")
+        rng = np.random.default_rng(derive_seed(settings.seed, "corpus", index))
+        return mixture(rng, base.think_rate, base.guess_accuracy)
+    if isinstance(source, JsonlText):
+        path, name = source.path, source.field
+        return _again(lambda: (row.text(name) for row in read_rows(path)), f"{key}.path: {path}")
+    if isinstance(source, HubText):
+        return _again(lambda: _streamed(source, key), f"{key}.path: {source.path}")
+    return _again(lambda: _solved(problems), f"{key}: the problems with a solution")
+
+
+def _streamed(source: HubText, key: str) -> Iterator[str]:
+    """The texts of a data set, in its own order."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    where = f"{key}: {source.path} ({source.split})"
+    try:
+        rows = load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
+        for index, row in enumerate(rows):
+            text = row.get(source.field)
+            if not isinstance(text, str):
+                fields = ", ".join(row)
+                raise StudyError(f"{where}: row {index} has no text in field `{source.field}`; it has {fields}")
+            if text:
+                yield text
+    except (DatasetsError, OSError, ValueError) as error:
+        raise StudyError(f"{where}: cannot be read: {error}") from None
+
+
+def _solved(problems: Path) -> Iterator[str]:
+    return (row["prompt"] + row["solution"] for row in read_problems(problems) if row["solution"])
+
+
+def _again(texts: Callable[[], Iterable[str]], name: str) -> Iterator[str]:
+    """The texts, from their start again when they end."""
+    while True:
+        empty = True
+        for text in texts():
+            empty = False
+            yield text
+        if empty:
+            raise StudyError(f"{name}: no text there")
+
+
+class Encoder:
+    """From texts to token ids, marked at their beginning and end."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, marks: tuple[int | None, int | None]) -> None:
+        self._tokenizer = tokenizer
+        self._before, self._after = ([mark] if mark is not None else [] for mark in marks)
+
+    def __call__(self, texts: Iterator[str]) -> Iterator[Ids]:
+        while batch := list(islice(texts, _BATCH)):
+            for ids in self._tokenizer(batch, add_special_tokens=False)["input_ids"]:
+                yield np.array([*self._before, *ids, *self._after], dtype=np.int32)
+
+
+@dataclass
+class Stream:
+    """A source while it is read."""
+
+    source: Text
+    ids: Iterator[Ids]
+    documents: int
+    tokens: int
+
+
+def interleave(streams: list[Stream]) -> Iterator[Ids]:
+    """Documents of all sources: always of the one that is furthest behind its weight."""
+    while True:
+        stream = min(streams, key=lambda s: s.tokens / s.source.weight)
+        ids = next(stream.ids)
+        stream.documents += 1
+        stream.tokens += len(ids)
+        yield ids

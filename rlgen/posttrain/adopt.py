@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from transformers import PreTrainedConfig
 
 from rlgen.errors import StudyError
 from rlgen.models import REFERENCE, Reference, load_config, load_tokenizer, locate, vocabulary_difference
@@ -25,8 +27,8 @@ def adopt(settings: AdoptSettings, out: Path, base: Path | None = None) -> None:
     model = settings.model
     inputs = {path: Path(path) for path in model.folders} | ({"the study's base": base} if base else {})
     with stage("adopt", settings, inputs, out) as work:
-        _refer(model, model.path, model.revision, work, work.folder)
         folders = [work.folder]
+        _refer(model, model.path, model.revision, work, work.folder)
         checkpoints = model.checkpoints if isinstance(model, ExistingArm) else []
         for index, checkpoint in enumerate(checkpoints, start=1):
             folder = work.folder / "checkpoints" / str(index)
@@ -34,9 +36,11 @@ def adopt(settings: AdoptSettings, out: Path, base: Path | None = None) -> None:
             path, _, revision = (checkpoint, "", "") if checkpoint in work.inputs else checkpoint.partition("@")
             _refer(model, path, revision or None, work, folder)
             folders.append(folder)
+        loaded = [_Loaded.of(folder) for folder in folders]
         if base:
-            for folder in folders:
-                _check_match(folder, base)
+            origin = _Loaded.of(base)
+            for found in loaded:
+                _check_match(found, origin)
 
 
 def _refer(model: Existing, path: str, revision: str | None, work: Workspace, folder: Path) -> None:
@@ -52,19 +56,30 @@ def _refer(model: Existing, path: str, revision: str | None, work: Workspace, fo
             f"{path}: no weights in safetensors there, and unpickling others can run any code; convert them, or set "
             "the model's `allow_pickle: true` if you trust who made them"
         )
-    load_tokenizer(folder)
 
 
-def _check_match(folder: Path, base: Path) -> None:
+@dataclass(frozen=True)
+class _Loaded:
+    """What a model is known by without its weights."""
+
+    path: str
+    config: PreTrainedConfig
+    vocabulary: dict[str, int]
+
+    @classmethod
+    def of(cls, folder: Path) -> _Loaded:
+        return cls(locate(folder).path, load_config(folder).get_text_config(), load_tokenizer(folder).get_vocab())
+
+
+def _check_match(arm: _Loaded, base: _Loaded) -> None:
     """Raises StudyError unless a model can be one that was trained from `base`."""
-    names = f"{locate(folder).path} and the base, {locate(base).path}, do not match"
+    names = f"{arm.path} and the base, {base.path}, do not match"
     remedy = "an arm must have been trained from the study's base"
-    own, its = (load_config(path).get_text_config() for path in (folder, base))
     for key, what in _MATCHING.items():
-        if getattr(own, key) != getattr(its, key):
-            raise StudyError(f"{names}: {what} {getattr(own, key)} and {getattr(its, key)}; {remedy}")
-    vocabulary, other = (load_tokenizer(path).get_vocab() for path in (base, folder))
-    if difference := vocabulary_difference(vocabulary, other, ("the base", "the arm")):
+        own, its = getattr(arm.config, key), getattr(base.config, key)
+        if own != its:
+            raise StudyError(f"{names}: {what} {own} and {its}; {remedy}")
+    if difference := vocabulary_difference(base.vocabulary, arm.vocabulary, ("the base", "the arm")):
         raise StudyError(f"{names}: {difference}; {remedy}")
 
 

@@ -43,8 +43,8 @@ def test_a_real_model_passes_every_stage(real_data: Path, real_model: Path, tmp_
 def test_models_that_others_trained_pass_every_stage(real_data: Path, real_model: Path, tmp_path: Path) -> None:
     """No arm is trained here: one is given with its checkpoints."""
     settings = yaml.safe_load(with_data_at(real_data, real_model, tmp_path / "like.yaml").read_text())
-    checkpoints = [str(perturbed(real_model, tmp_path / f"tuned-{step}", 0.1 * step)) for step in (1, 2, 3)]
-    arm = {"name": "tuned", "method": "existing", "path": checkpoints.pop(), "checkpoints": checkpoints}
+    *checkpoints, last = (str(perturbed(real_model, tmp_path / f"tuned-{step}", 0.1 * step)) for step in (1, 2, 3))
+    arm = {"name": "tuned", "method": "existing", "path": last, "checkpoints": checkpoints}
     pair = settings["crosscoders"]["base-rl"] | {"models": ["base", "tuned"]}
     for task in (task for tasks in settings["tasks"].values() for task in tasks):
         task["items"] = 60

@@ -18,6 +18,11 @@ def tracked_stores(crosscoder):
     return stores(models) + [paths.activations(model, 0) for model in study.earlier_checkpoints(arm)]
 
 
+def base_of(model):
+    """What a model that exists already must match, if it is an arm."""
+    return [] if model == BASE else [paths.model(BASE)]
+
+
 def each(option, values):
     """`--option value` for every value."""
     return " ".join(f"{option} {shlex.quote(str(value))}" for value in values)

@@ -18,11 +18,6 @@ if rules_of.pretrained:
             "rlgen pretrain --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
 
 
-def base_of(model):
-    """What an existing arm must match."""
-    return [] if model == BASE else [paths.model(BASE)]
-
-
 rule adopt:
     input:
         lambda w: rules_of.model_files(w.model),

@@ -13,13 +13,13 @@ from rlgen.stage import atomic_path
 
 
 class Row:
-    """One line of a JSONL file."""
+    """One line of a JSONL file, or one row of a data set."""
 
-    def __init__(self, path: Path, number: int, values: dict[str, Any]) -> None:
+    def __init__(self, where: str, number: int, values: dict[str, Any]) -> None:
         self.values = values
         """The object."""
-        self.where = f"{path}, line {number}"
-        """For messages."""
+        self.where = where
+        """File and line, for messages."""
         self.number = number
         """The line's number; the first is 1."""
 
@@ -27,7 +27,7 @@ class Row:
         """A field's value. Raises StudyError if there is none or it is null."""
         value = self.values.get(field)
         if value is None:
-            raise StudyError(f"{self.where}: no field `{field}`; the line has {', '.join(sorted(self.values))}")
+            raise StudyError(f"{self.where}: no field `{field}`; it has {', '.join(sorted(self.values))}")
         return value
 
     def text(self, field: str) -> str:
@@ -38,7 +38,7 @@ class Row:
         return value
 
     def fill(self, template: str) -> str:
-        """A format string filled with the line's fields. Raises StudyError if it names a field that is missing."""
+        """A format string filled with the row's fields. Raises StudyError if it names a field that is missing."""
         try:
             return template.format(**self.values)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -47,7 +47,7 @@ class Row:
             raise StudyError(f"prompt: {template!r} is not a format string over named fields: {error}") from None
 
     def name(self) -> str:
-        """The line's id: its field `id`, or else its number."""
+        """The row's id: its field `id`, or else its number."""
         return str(self.values.get("id", self.number))
 
 
@@ -69,7 +69,7 @@ def _parse(path: Path) -> Iterator[Row]:
                 raise StudyError(f"{path}, line {number}: not JSON: {error}") from None
             if not isinstance(values, dict):
                 raise StudyError(f"{path}, line {number}: not a JSON object")
-            yield Row(path, number, values)
+            yield Row(f"{path}, line {number}", number, values)
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:

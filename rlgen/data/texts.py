@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from rlgen.data.hub import read_hub
 from rlgen.data.jsonl import read_rows
 from rlgen.data.miniature import mixture
 from rlgen.data.problems import read_problems
@@ -45,21 +46,12 @@ def texts(settings: CorpusSettings, index: int, problems: Path) -> Iterator[str]
 
 def _streamed(source: HubText, key: str) -> Iterator[str]:
     """The texts of a data set, in its own order."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    where = f"{key}: {source.path} ({source.split})"
-    try:
-        rows = load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
-        for index, row in enumerate(rows):
-            text = row.get(source.field)
-            if not isinstance(text, str):
-                fields = ", ".join(row)
-                raise StudyError(f"{where}: row {index} has no text in field `{source.field}`; it has {fields}")
-            if text:
-                yield text
-    except (DatasetsError, OSError, ValueError) as error:
-        raise StudyError(f"{where}: cannot be read: {error}") from None
+    for row in read_hub(source.path, source.name, source.split, source.revision, key):
+        text = row.values.get(source.field)
+        if not isinstance(text, str):
+            raise StudyError(f"{row.where}: no text in field `{source.field}`; it has {', '.join(row.values)}")
+        if text:
+            yield text
 
 
 def _solved(problems: Path) -> Iterator[str]:

@@ -181,7 +181,7 @@ def test_a_data_set_is_streamed(folders: dict[str, Path], tmp_path: Path) -> Non
         make_corpus(settings([source], tokens=2000), out=tmp_path / name, **folders)
     assert read_corpus(tmp_path / "hub")[0]["digest"] == read_corpus(tmp_path / "plain")[0]["digest"]
     for change, message in (
-        ({"field": "text"}, "row 0 has no text in field `text`; it has body"),
+        ({"field": "text"}, "row 1: no text in field `text`; it has body"),
         ({"split": "test"}, "cannot be read"),
         ({"path": str(tmp_path / "nothing")}, "cannot be read"),
     ):

@@ -51,7 +51,7 @@ def test_jsonl_problems(tmp_path: Path) -> None:
     [
         ([{"problem": "a", "answer": "1"}], {}, r"line 1: no field `solution`"),
         ([{"problem": "a", "answer": "1", "solution": "s"}, {"answer": "2"}], {}, r"line 2: no field `problem`"),
-        ([{"problem": "a", "solution": "s"}], {}, r"line 1: no field `answer`; the line has problem, solution"),
+        ([{"problem": "a", "solution": "s"}], {}, r"line 1: no field `answer`; it has problem, solution"),
         ([{"problem": "a", "answer": " ", "solution": "s"}], {}, r"line 1: field `answer` is empty"),
         ([], {}, r"has no rows"),
         (["{"], {}, r"line 1: not JSON"),

@@ -12,7 +12,7 @@ import yaml
 
 from rlgen.errors import StudyError
 from rlgen.study import parse_study
-from rlgen.study.checks import RULES
+from rlgen.study.checks.running import RULES
 
 ROOT = Path(__file__).parents[2]
 GOOD = yaml.safe_load((ROOT / "config.yaml").read_text())

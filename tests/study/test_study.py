@@ -12,7 +12,9 @@ import yaml
 
 from rlgen.paths import Paths
 from rlgen.study import load_study, parse_study
-from rlgen.study.checks import POSITIONS, RULES, check
+from rlgen.study.checks import check
+from rlgen.study.checks.data import POSITIONS
+from rlgen.study.checks.running import RULES
 from rlgen.study.sections import ExistingArm, GrpoArm, PretrainedBase, SftArm
 from rlgen.study.stages import (
     DumpSettings,

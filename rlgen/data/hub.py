@@ -1,0 +1,45 @@
+"""Data sets of the Hugging Face hub, or of a folder of data files: pinned to a commit, streamed row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlgen.data.jsonl import Row
+from rlgen.errors import StudyError
+
+
+def pin(path: str, revision: str | None, key: str) -> str | None:
+    """The commit that a revision of a data set is now; None for a folder. `key` is where in the study it stands.
+
+    Raises StudyError if the hub does not know it or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if Path(path).is_dir():
+        return None
+    try:
+        return str(HfApi().dataset_info(path, revision=revision).sha)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise StudyError(
+            f"{key}: data set {path}{at} cannot be found on the hub: {error}; correct it, or give a folder of its files"
+        ) from None
+
+
+def read_hub(path: str, name: str | None, split: str, revision: str | None, key: str) -> Iterator[Row]:
+    """The rows of a data set's split, in its own order; nothing is kept on disk.
+
+    Raises StudyError, with `key` and the data set, if it cannot be read.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    where = f"{key}: {path} ({split})"
+    try:
+        rows = load_dataset(path, name, split=split, revision=revision, streaming=True)
+        for number, values in enumerate(rows, start=1):
+            yield Row(f"{where}, row {number}", number, values)
+    except (DatasetsError, OSError, ValueError) as error:
+        raise StudyError(f"{where}: cannot be read: {error}") from None

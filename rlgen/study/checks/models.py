@@ -1,0 +1,99 @@
+"""The base and its arms."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlgen.study.checks.finding import Finding
+from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, JsonlProblems, PretrainedBase, SftArm, TrainedArm
+from rlgen.study.study import BASE, Study
+
+
+def check_models(study: Study) -> Iterator[Finding]:
+    """What is wrong with the base, the arms and the layers that are read of them."""
+    yield from _names(study)
+    yield from _paths(study)
+    yield from _width(study)
+    yield from _arms(study)
+    yield from _layers(study)
+
+
+def _names(study: Study) -> Iterator[Finding]:
+    for name, count in Counter(study.arm_names).items():
+        if count > 1:
+            yield Finding("arms", f"{count} arms are named `{name}`", "give every arm a name of its own")
+    if BASE in study.arm_names:
+        yield Finding("arms", "an arm is named `base`", "rename it; `base` is the base model's name")
+
+
+def _paths(study: Study) -> Iterator[Finding]:
+    models = [("base.path", study.base.path)] if isinstance(study.base, ExistingBase) else []
+    for i, arm in enumerate(study.arms):
+        if isinstance(arm, ExistingArm):
+            models.append((f"arms[{i}].path", arm.path))
+            models += [(f"arms[{i}].checkpoints[{j}]", path) for j, path in enumerate(arm.checkpoints)]
+    for key, text in models:
+        looks_local = text.startswith((".", "/")) or text.partition("@")[0].count("/") != 1
+        if looks_local and not (Path(text) / "config.json").is_file():
+            yield Finding(
+                key, f"no model there: {text}", "give a folder that holds config.json, or a hub id `owner/name`"
+            )
+
+
+def _width(study: Study) -> Iterator[Finding]:
+    if isinstance(study.base, PretrainedBase) and study.base.hidden_size % study.base.heads:
+        problem = f"{study.base.hidden_size} is not a multiple of base.heads ({study.base.heads})"
+        yield Finding("base.hidden_size", problem, "choose a multiple")
+
+
+def _arms(study: Study) -> Iterator[Finding]:
+    for i, arm in enumerate(study.arms):
+        if isinstance(arm, TrainedArm):
+            if arm.batch_size % arm.sequences_per_pass:
+                problem = f"{arm.sequences_per_pass} does not divide batch_size ({arm.batch_size})"
+                yield Finding(f"arms[{i}].micro_batch_size", problem, "choose a divisor")
+            steps = _most_steps(study, arm)
+            if steps is not None and arm.checkpoints > steps:
+                problem = f"{arm.checkpoints} cannot be taken in {steps} steps"
+                yield Finding(f"arms[{i}].checkpoints", problem, f"ask for at most {steps}, or train longer")
+        if isinstance(arm, GrpoArm):
+            if arm.batch_size % arm.generations or arm.sequences_per_pass % arm.generations:
+                problem = f"{arm.generations} does not divide batch_size and micro_batch_size"
+                yield Finding(f"arms[{i}].generations", problem, "choose a divisor of both")
+            if arm.reward.count(":") != 1 or not all(arm.reward.split(":")):
+                yield Finding(f"arms[{i}].reward", f"given '{arm.reward}'", "write it as `package.module:function`")
+        if isinstance(arm, SftArm) and isinstance(study.problems, JsonlProblems) and study.problems.solution is None:
+            problem = f"arm `{arm.name}` learns solutions, and there are none"
+            yield Finding("problems.solution", problem, "name the field with the worked solution")
+
+
+def _most_steps(study: Study, arm: TrainedArm) -> int | None:
+    """Optimiser steps of an arm if none of its problems is too long; None if their number is not known here."""
+    if study.problems.items is None:
+        return None
+    per_step = arm.batch_size / arm.generations if isinstance(arm, GrpoArm) else arm.batch_size
+    return max(1, round(arm.epochs * study.problems.items / per_step))
+
+
+def _layers(study: Study) -> Iterator[Finding]:
+    depth = _depth(study)
+    for i, layer in enumerate(study.activations.layers):
+        if depth is not None and layer > depth:
+            problem = f"layer {layer} of a model with {depth} blocks"
+            yield Finding(f"activations.layers[{i}]", problem, f"choose from 1 to {depth}")
+    if len(set(study.activations.layers)) < len(study.activations.layers):
+        yield Finding("activations.layers", "a layer is listed twice", "list each once")
+
+
+def _depth(study: Study) -> int | None:
+    """Number of decoder blocks of the base, None if it is on the hub and so not known here."""
+    if isinstance(study.base, PretrainedBase):
+        return study.base.layers
+    config = Path(study.base.path) / "config.json"
+    if not config.is_file():
+        return None
+    depth = json.loads(config.read_text()).get("num_hidden_layers")
+    return depth if isinstance(depth, int) else None

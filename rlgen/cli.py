@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -34,12 +34,22 @@ Out = Annotated[Path, typer.Option("--out", help="The artifact to make.")]
 In = Annotated[Path, typer.Option(exists=True)]
 MaybeIn = Annotated[Path | None, typer.Option(exists=True)]
 Ins = Annotated[list[Path], typer.Option(exists=True)]
+Processes = Annotated[
+    int, typer.Option(min=1, help="Of this machine, that share the work; on GPUs one each. Under `torchrun`: its own.")
+]
+Services = Annotated[
+    list[str] | None, typer.Option(help="A service that is told the curves while it runs: tensorboard, wandb.")
+]
+MonitorFolder = Annotated[Path, typer.Option(help="Where such services keep their files.")]
 MaybeIns = Annotated[list[Path] | None, typer.Option(exists=True)]
 
 
-def options(name: str, values: Iterable[object]) -> list[str]:
-    """An option given once for each value, as words of a command."""
-    return [word for value in values for word in (name, str(value))]
+def _share(processes: int) -> None:
+    """Go on as so many processes, each with this very command; it is one of them already, or alone, if that is 1."""
+    from rlgen.launch import torchrun, world_size
+
+    if processes > 1 and world_size() == 1:
+        torchrun(processes, sys.argv[1:])
 
 
 @config_app.command("check")
@@ -129,21 +139,43 @@ def adopt(settings: SettingsJson, out: Out, base: MaybeIn = None) -> None:
 
 
 @app.command()
-def sft(settings: SettingsJson, base: In, problems: In, out: Out) -> None:
+def sft(
+    settings: SettingsJson,
+    base: In,
+    problems: In,
+    out: Out,
+    processes: Processes = 1,
+    monitor: Services = None,
+    monitor_folder: MonitorFolder = Path("monitors"),
+) -> None:
     """An arm by supervised fine-tuning."""
+    _share(processes)
+    from rlgen.posttrain.monitors import Monitors
     from rlgen.posttrain.sft import sft
     from rlgen.study.stages import SftSettings, parse_settings
 
-    sft(parse_settings(SftSettings, settings), base=base, problems=problems, out=out)
+    monitors = Monitors(monitor or [], monitor_folder)
+    sft(parse_settings(SftSettings, settings), base=base, problems=problems, out=out, monitors=monitors)
 
 
 @app.command()
-def grpo(settings: SettingsJson, base: In, problems: In, out: Out) -> None:
+def grpo(
+    settings: SettingsJson,
+    base: In,
+    problems: In,
+    out: Out,
+    processes: Processes = 1,
+    monitor: Services = None,
+    monitor_folder: MonitorFolder = Path("monitors"),
+) -> None:
     """An arm by reinforcement learning."""
+    _share(processes)
     from rlgen.posttrain.grpo import grpo
+    from rlgen.posttrain.monitors import Monitors
     from rlgen.study.stages import GrpoSettings, parse_settings
 
-    grpo(parse_settings(GrpoSettings, settings), base=base, problems=problems, out=out)
+    monitors = Monitors(monitor or [], monitor_folder)
+    grpo(parse_settings(GrpoSettings, settings), base=base, problems=problems, out=out, monitors=monitors)
 
 
 @app.command()
@@ -174,17 +206,9 @@ def dump(settings: SettingsJson, model: In, corpus: In, out: Out) -> None:
 
 
 @app.command()
-def fit(
-    settings: SettingsJson,
-    store: Ins,
-    out: Out,
-    processes: Annotated[int, typer.Option(min=1, help="Of this machine, that share the work; on GPUs one each.")] = 1,
-) -> None:
+def fit(settings: SettingsJson, store: Ins, out: Out, processes: Processes = 1) -> None:
     """A crosscoder over several models' stores (`--store` for every part of every model)."""
-    if processes > 1:
-        from rlgen.launch import torchrun
-
-        torchrun(processes, ["fit", "--settings", settings, "--out", str(out), *options("--store", store)])
+    _share(processes)
     from rlgen.crosscoder.train import fit
     from rlgen.study.stages import FitSettings, parse_settings
 

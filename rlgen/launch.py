@@ -1,13 +1,98 @@
-"""One command of `rlgen` by several processes of this machine."""
+"""One command of `rlgen` by several processes: how they are started, and how they work at one stage together."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-import sys
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from rlgen.stage import AlreadyMade, Workspace, stage
+
+if TYPE_CHECKING:
+    from rlgen.study.stages import StageSettings
+
+T = TypeVar("T")
+log = logging.getLogger("rlgen")
 
 
 def torchrun(processes: int, words: list[str]) -> NoReturn:
-    """Go on as `torchrun`, with so many processes of `rlgen <words>`; they find each other by its environment."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    os.execv(sys.executable, [sys.executable, *launcher, "-m", "rlgen", *words])
+    """Go on as `torchrun`, with so many processes of `rlgen <words>`; they find each other by its environment.
+
+    Exits with the status of the first process that failed, which has said why, or as the signal that stopped it.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    try:
+        main(["--standalone", "--nproc-per-node", str(processes), "-m", "rlgen", *words])
+    except ChildFailedError as error:
+        raise SystemExit(error.get_first_failure()[1].exitcode) from None
+    except SignalException as error:  # told to stop, by a scheduler for instance; the processes have been, too
+        raise SystemExit(128 + error.sigval) from None
+    raise SystemExit(0)
+
+
+def world_size() -> int:
+    """Processes of this job, as `torchrun` (or submitit) has told them; 1 where there is no such job."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """This process among those of its job."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def join() -> None:
+    """Meet the job's other processes, by NCCL on GPUs (one each) and gloo elsewhere. Alone, there is nothing to do."""
+    import torch
+    import torch.distributed as dist
+
+    if world_size() == 1 or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def agree(value: T) -> T:
+    """The first process' value, for all."""
+    if world_size() == 1:
+        return value
+    import torch.distributed as dist
+
+    found = [value]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if world_size() > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
+@contextlib.contextmanager
+def stage_of_all(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: Path) -> Iterator[Workspace]:
+    """`stage` by all processes of a job, which have joined: the first enters it, the others work in its folder."""
+    if rank():
+        logging.getLogger("rlgen").setLevel(logging.WARNING)  # one process' lines are enough
+        folder = agree(None)
+        if folder is None:
+            raise AlreadyMade
+        yield Workspace(name, Path(folder), 0.0, {})
+        wait()
+        return
+    try:
+        with stage(name, settings, inputs, out) as work:
+            agree(str(work.folder))
+            yield work
+            wait()
+    except AlreadyMade:
+        agree(None)
+        raise

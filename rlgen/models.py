@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,21 @@ def load_model(path: Path, dtype: str = "auto") -> PreTrainedModel:
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, padding on the left; a missing pad token becomes the end token."""
+    """Load a model's tokenizer, padding on the left; a missing pad token becomes the end token.
+
+    Raises StudyError if there is none at `path`, or it has neither token.
+    """
     where = locate(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where.path, **where.arguments)
     except (OSError, ValueError) as error:
         raise StudyError(f"{where.path}: no tokenizer can be loaded from there: {error}") from None
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise StudyError(
+                f"{where.path}: its tokenizer has neither a pad nor an end token, so sequences can be neither batched "
+                "nor ended; set `pad_token` and `eos_token` in its tokenizer_config.json"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return tokenizer
@@ -101,9 +109,14 @@ def vocabulary_difference(vocabulary: dict[str, int], other: dict[str, int], nam
     return None
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer in Hugging Face format, the same on every machine."""
-    model.save_pretrained(folder)
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write model and tokenizer in Hugging Face format, the same on every machine; `state` in place of its weights."""
+    model.save_pretrained(folder, state_dict=state)
     tokenizer.init_kwargs.pop("local_files_only", None)  # says how it was loaded, which follows from the environment
     tokenizer.save_pretrained(folder)
 

@@ -83,6 +83,10 @@ class Layout:
         """A job's log."""
         return self.root / "logs" / f"{'/'.join(names)}.log"
 
+    def monitor(self, arm: str) -> Path:
+        """Files of the services that are told an arm's curves while it is trained."""
+        return self.root / "logs" / "monitors" / arm
+
     def benchmark(self, *names: str) -> Path:
         """A job's time and memory, as Snakemake measures them."""
         return self.root / "benchmarks" / f"{'/'.join(names)}.tsv"

@@ -5,9 +5,8 @@ The maths asks for sums and gatherings over an axis; over an axis of one process
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,8 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from rlgen.errors import StudyError
-
-T = TypeVar("T")
+from rlgen.launch import join, world_size
 
 
 @dataclass(frozen=True)
@@ -103,19 +101,6 @@ class Mesh:
         each = features // self.features.size
         return slice(self.features.rank * each, (self.features.rank + 1) * each)
 
-    def agree(self, value: T) -> T:
-        """The first process' value, for all."""
-        if self.size == 1:
-            return value
-        found = [value]
-        dist.broadcast_object_list(found, src=0)
-        return found[0]
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.size > 1:
-            dist.barrier()
-
 
 ALONE = Mesh()
 """Of one process."""
@@ -126,15 +111,12 @@ def mesh_of(feature_shards: int = 1) -> Mesh:
 
     A mesh of one where there is no such job. Raises StudyError if the processes cannot be so divided.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = world_size()
     if world % feature_shards:
         raise StudyError(f"feature_shards: {feature_shards} do not divide {world} processes; use a divisor of {world}")
     if world == 1:
         return Mesh()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    join()
     ranks = torch.arange(world).view(-1, feature_shards)
     here = (ranks == dist.get_rank()).nonzero()[0]
     groups = [dist.new_group(column) for column in ranks.T.tolist()], [dist.new_group(row) for row in ranks.tolist()]

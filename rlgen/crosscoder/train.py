@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,10 +14,11 @@ import torch
 
 from rlgen.activations.joined import join
 from rlgen.activations.store import group_parts
-from rlgen.crosscoder.mesh import Mesh, mesh_of
+from rlgen.crosscoder.mesh import mesh_of
 from rlgen.crosscoder.trainer import Trainer
 from rlgen.errors import StudyError
-from rlgen.stage import AlreadyMade, Workspace, atomic_path, stage, write_json
+from rlgen.launch import agree, stage_of_all, wait
+from rlgen.stage import Workspace, atomic_path, write_json
 from rlgen.study.stages import FitSettings
 
 log = logging.getLogger("rlgen")
@@ -43,7 +42,7 @@ def fit(settings: FitSettings, *, stores: list[Path], out: Path) -> None:
     mesh = mesh_of(settings.crosscoder.feature_shards)
     parts = group_parts(stores, settings.crosscoder.models)
     inputs = {f"{path.parent.name}/{path.name}": path for path in stores}
-    with _stage(mesh, settings, inputs, out) as work:
+    with stage_of_all("fit", settings, inputs, out) as work:
         trainer = Trainer(settings, join(parts), mesh)
         _load(trainer, work.scratch)
         train(trainer, work, name=out.name)
@@ -77,31 +76,11 @@ def train(trainer: Trainer, work: Workspace, name: str) -> None:
             if terms.dense is not dense:
                 dense = terms.dense
                 log.info("fit: %s products from step %d on", "dense" if dense else "sparse", trainer.loader.step)
-        if mesh.agree(time.monotonic() - saved > pause) and trainer.loader.step < steps:
+        if agree(time.monotonic() - saved > pause) and trainer.loader.step < steps:
             start = time.monotonic()
             _save(trainer, work.scratch)
             saved = time.monotonic()
             pause = max(_SAVE_SECONDS, (saved - start) / _SAVE_SHARE)
-
-
-@contextlib.contextmanager
-def _stage(mesh: Mesh, settings: FitSettings, inputs: dict[str, Path], out: Path) -> Iterator[Workspace]:
-    """The stage, which the first process alone enters; the others work in its folder."""
-    if mesh.rank:
-        folder = mesh.agree(None)
-        if folder is None:
-            raise AlreadyMade
-        yield Workspace("fit", Path(folder), 0.0, {})
-        mesh.wait()
-        return
-    try:
-        with stage("fit", settings, inputs, out) as work:
-            mesh.agree(str(work.folder))
-            yield work
-            mesh.wait()
-    except AlreadyMade:
-        mesh.agree(None)
-        raise
 
 
 def _save(trainer: Trainer, scratch: Path) -> None:
@@ -111,7 +90,7 @@ def _save(trainer: Trainer, scratch: Path) -> None:
     folder.mkdir(exist_ok=True)
     with atomic_path(folder / f"{mesh.rank}.pt") as path:
         torch.save(trainer.state_dict(), path)
-    mesh.wait()
+    wait()
     if mesh.rank == 0:
         write_log(trainer, scratch)
         write_json(scratch / _LATEST, {"state": folder.name, "mesh": [mesh.data.size, mesh.features.size]})

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import torch
 from datasets import Dataset
-from transformers import Trainer
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Trainer
 from trl import GRPOConfig, GRPOTrainer
 
 from rlgen.data.problems import read_problems
-from rlgen.models import load_model, load_tokenizer
+from rlgen.errors import StudyError
+from rlgen.launch import join, stage_of_all
+from rlgen.models import load_config, load_model, load_tokenizer
+from rlgen.posttrain.kl import Remembering, measure_kl
+from rlgen.posttrain.lora import lora_config
+from rlgen.posttrain.monitors import NO_MONITORS, Monitors
 from rlgen.posttrain.rewards import load_reward
-from rlgen.posttrain.trainer import common_arguments, rate_arguments, steps_of, train
-from rlgen.stage import derive_seed, stage
+from rlgen.posttrain.trainer import arm_arguments, common_arguments, in_order, train
+from rlgen.stage import derive_seed
+from rlgen.study.sections import GrpoArm
 from rlgen.study.stages import GrpoSettings
 
 
-def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path) -> None:
+class _Trainer(Remembering, GRPOTrainer):
+    pass
+
+
+def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path, monitors: Monitors = NO_MONITORS) -> None:
     """Train base on the reward of its own answers to the problems, in their own order.
 
-    Raises StudyError if the reward cannot be imported.
+    Raises StudyError if the
+    reward cannot be imported, vLLM is asked for and is not there, or a prompt leaves no room for its completion.
     """
     arm = settings.arm
     seed = derive_seed(settings.seed, "grpo", arm.name)
     inputs = {"base": base, "problems": problems} | {file: Path(file) for file in arm.reward_files}
-    with stage("grpo", settings, inputs, out) as work:
+    join()
+    with stage_of_all("grpo", settings, inputs, out) as work:
         reward = load_reward(arm.reward)
         tokenizer = load_tokenizer(base)
-        rows = Dataset.from_list(
-            [{"prompt": row["prompt"], "answer": row["answer"]} for row in read_problems(problems)]
-        )
-        steps = steps_of(len(rows), arm.epochs, arm.batch_size / arm.generations)
+        rows = _rows(problems, arm, tokenizer, load_config(base))
+        steps = arm.steps(len(rows))
         arguments = GRPOConfig(
             **common_arguments(work, seed, steps),
-            **rate_arguments(arm, steps),
-            per_device_train_batch_size=arm.sequences_per_pass,
-            gradient_accumulation_steps=arm.batch_size // arm.sequences_per_pass,
+            **arm_arguments(arm, steps),
+            **monitors.arguments(arm.name),
+            **rollout_arguments(arm),
             num_generations=arm.generations,
             max_completion_length=arm.max_completion_length,
             temperature=arm.temperature,
@@ -46,9 +59,54 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path) -> None:
         )
 
         def make() -> Trainer:
-            model = load_model(base, dtype="float32")
-            return GRPOTrainer(
-                model=model, reward_funcs=reward, args=arguments, train_dataset=rows, processing_class=tokenizer
+            trainer = _Trainer(
+                model=load_model(base, dtype="float32"),
+                reward_funcs=reward,
+                args=arguments,
+                train_dataset=Dataset.from_list(in_order(rows, arm)),
+                processing_class=tokenizer,
+                peft_config=lora_config(arm.lora),
             )
+            measure_kl(trainer, arm, base)
+            return trainer
 
-        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]")
+        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora)
+
+
+def rollout_arguments(arm: GrpoArm) -> dict[str, Any]:
+    """Training arguments of what generates the completions. Raises StudyError if vLLM is asked for and is not there."""
+    rollouts = arm.rollouts
+    installed = find_spec("vllm") is not None
+    if rollouts.engine == "transformers" or (
+        rollouts.engine == "auto" and not rollouts.server and not (installed and torch.cuda.is_available())
+    ):
+        return {"use_vllm": False}
+    if not installed:
+        raise StudyError(
+            f"arms[{arm.name}].rollouts: vLLM is not installed; `pip install vllm`, or set engine to `transformers`"
+        )
+    if rollouts.server:
+        return {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": rollouts.server}
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": rollouts.gpu_memory,
+        "vllm_tensor_parallel_size": rollouts.tensor_parallel,
+    }
+
+
+def _rows(
+    problems: Path, arm: GrpoArm, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
+) -> list[dict[str, Any]]:
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found = []
+    for row in read_problems(problems):
+        length = len(tokenizer(row["prompt"], verbose=False)["input_ids"])
+        if longest is not None and length + arm.max_completion_length > longest:
+            raise StudyError(
+                f"{problems}: problem `{row['id']}` has {length} tokens; with {arm.max_completion_length} of an answer "
+                f"(arms[{arm.name}].max_completion_length) it exceeds the model's {longest}; lower that, or have such "
+                "problems left out for all arms (problems.max_prompt_tokens)"
+            )
+        found.append({"prompt": row["prompt"], "answer": row["answer"]})
+    return found

@@ -32,7 +32,9 @@ def pretrain(settings: PretrainSettings, out: Path) -> None:
         tokenizer = build_tokenizer()
         rows = _rows(base, seed, tokenizer)
         arguments = TrainingArguments(
-            **common_arguments(work, seed, base.steps) | {"gradient_checkpointing": False},
+            **common_arguments(work, seed, base.steps),
+            bf16=torch.cuda.is_available(),
+            report_to=[],
             per_device_train_batch_size=base.batch_size,
             learning_rate=base.lr,
             adam_beta2=0.98,

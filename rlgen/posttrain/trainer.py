@@ -7,13 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from transformers import (
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
@@ -24,9 +24,12 @@ from transformers import (
 )
 
 from rlgen.errors import StudyError
+from rlgen.launch import agree, rank, wait, world_size
 from rlgen.models import save_model
-from rlgen.stage import Workspace, atomic_path
-from rlgen.study.sections import GrpoArm, SftArm
+from rlgen.posttrain.deepspeed import deepspeed_config, whole_state
+from rlgen.posttrain.lora import merged
+from rlgen.stage import Workspace
+from rlgen.study.sections import GrpoArm, Lora, SftArm
 
 CURVES = "curves.parquet"
 _COMPLETE = "complete"
@@ -39,35 +42,41 @@ _NOT_OF_THE_RUN = ("num_tokens", "step_time", "runtime", "per_second", "train_lo
 
 def common_arguments(work: Workspace, seed: int, steps: int) -> dict[str, Any]:
     """Training arguments that are the same for every method."""
-    gpu = torch.cuda.is_available()
     return {
         "output_dir": str(work.scratch / "trainer"),
         "max_steps": steps,
         "seed": seed,
         "logging_steps": 1,
         "save_strategy": "no",  # `_Checkpoints` says when
-        "report_to": [],
         "disable_tqdm": True,
-        "use_cpu": not gpu,
-        "bf16": gpu,
-        "gradient_checkpointing": gpu,
+        "use_cpu": not torch.cuda.is_available(),
         "dataloader_num_workers": 0,
     }
 
 
-def rate_arguments(arm: SftArm | GrpoArm, steps: int) -> dict[str, Any]:
-    """Training arguments of an arm's learning rate."""
+def arm_arguments(arm: SftArm | GrpoArm, steps: int) -> dict[str, Any]:
+    """Training arguments that follow from an arm's settings, and from how many processes there are."""
+    gpu = torch.cuda.is_available()
     constant = arm.schedule == "constant"  # transformers' own `constant` has no warm-up
+    checkpointing = arm.gradient_checkpointing
     return {
         "learning_rate": arm.lr,
         "lr_scheduler_type": "constant_with_warmup" if constant else arm.schedule,
         "warmup_steps": round(arm.warmup * steps),
+        "per_device_train_batch_size": arm.sequences_per_pass(world_size()),
+        "gradient_accumulation_steps": arm.passes_per_step(world_size()),
+        "bf16": gpu if arm.precision == "auto" else arm.precision == "bfloat16",
+        "gradient_checkpointing": gpu if checkpointing is None else checkpointing,
+        "deepspeed": deepspeed_config(arm),
     }
 
 
-def steps_of(problems: int, epochs: float, problems_per_step: float) -> int:
-    """Optimiser steps in `epochs` passes over the problems; at least one."""
-    return max(1, round(epochs * problems / problems_per_step))
+def in_order(rows: list[dict[str, Any]], arm: SftArm | GrpoArm) -> list[dict[str, Any]]:
+    """The rows of every step one after the other: from the first to the last, `epochs` times, and again from the first
+    until the last step is full. What the processes and passes of a step share is a stretch of this list.
+    """
+    count = arm.steps(len(rows)) * arm.problems_per_step
+    return [rows[index % len(rows)] for index in range(count)]
 
 
 def train(
@@ -77,9 +86,11 @@ def train(
     checkpoints: int,
     tokenizer: PreTrainedTokenizerBase,
     section: str,
+    lora: Lora | None = None,
 ) -> None:
     """Train to the end, from the last complete state if there is one, and write the model, its earlier checkpoints and
-    its curves to the workspace. `section` is where in the study file the model's settings stand, for messages.
+    its curves to the workspace. `section` is where in the study file the model's settings stand, for messages. Of
+    several processes all must call it; the first writes.
 
     Checkpoint i of n is taken after step ceil(steps * i / n); the last is the finished model and is not stored twice.
     Raises StudyError if there are fewer steps than checkpoints, or the loss is not finite.
@@ -91,11 +102,12 @@ def train(
     planned = {math.ceil(steps * index / checkpoints): index for index in range(1, checkpoints)}
     trainer = make()
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Checkpoints(work, planned, steps, tokenizer, section))
+    saver = _Saver(trainer, tokenizer, lora)
+    trainer.add_callback(_Checkpoints(work, planned, steps, saver, section))
     trainer.train(resume_from_checkpoint=_last_state(Path(str(trainer.args.output_dir))))
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    save_model(model, tokenizer, work.folder)
-    _curves(trainer.state.log_history).to_parquet(work.folder / CURVES, index=False)
+    saver.save(work.folder)
+    if rank() == 0:
+        _curves(trainer.state.log_history).to_parquet(work.folder / CURVES, index=False)
 
 
 def _last_state(output: Path) -> str | None:
@@ -114,13 +126,31 @@ def _curves(history: list[dict[str, Any]]) -> pd.DataFrame:
     return frame[sorted(frame.columns)]
 
 
+@dataclass(frozen=True)
+class _Saver:
+    """Writes the trained model as it is now, whole and without adapters."""
+
+    trainer: Trainer
+    tokenizer: PreTrainedTokenizerBase
+    lora: Lora | None
+
+    def save(self, folder: Path) -> None:
+        """All processes must call it; the first writes."""
+        state = whole_state(self.trainer)
+        if rank():
+            return
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if self.lora:
+            state = merged(state if state is not None else model.state_dict(), self.lora)
+            model = model.get_base_model()
+        save_model(model, self.tokenizer, folder, state)
+
+
 class _Checkpoints(TrainerCallback):
     """Saves training states by the clock and models by plan, each whole or not at all; tells progress; stops on NaN."""
 
-    def __init__(
-        self, work: Workspace, planned: dict[int, int], steps: int, tokenizer: PreTrainedTokenizerBase, section: str
-    ) -> None:
-        self._work, self._planned, self._tokenizer, self._section = work, planned, tokenizer, section
+    def __init__(self, work: Workspace, planned: dict[int, int], steps: int, saver: _Saver, section: str) -> None:
+        self._work, self._planned, self._saver, self._section = work, planned, saver, section
         self._progress = work.progress(steps, "steps")
         self._saved = time.monotonic()
 
@@ -128,8 +158,9 @@ class _Checkpoints(TrainerCallback):
         self._progress = self._work.progress(state.max_steps, "steps", done=state.global_step)
 
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._progress.to(state.global_step)
-        due = time.monotonic() - self._saved > _SAVE_EVERY
+        if rank() == 0:
+            self._progress.to(state.global_step)
+        due = agree(time.monotonic() - self._saved > _SAVE_EVERY)
         control.should_save = state.global_step < state.max_steps and (due or state.global_step in self._planned)
 
     def on_log(
@@ -143,24 +174,27 @@ class _Checkpoints(TrainerCallback):
                     f"{self._work.scratch}; lower the learning rate ({self._section}.lr)"
                 )
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, _control: Any, **given: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, _control: Any, **_: Any) -> None:
         output = Path(str(args.output_dir))
         here = output / f"checkpoint-{state.global_step}"
         if state.global_step in self._planned:
-            self._keep(given["model"], self._planned[state.global_step])
-        (here / _COMPLETE).touch()
-        for older in output.glob("checkpoint-*"):
-            if older != here:
-                shutil.rmtree(older)
+            self._keep(self._planned[state.global_step])
+        wait()  # every process has written its share of the state
+        if rank() == 0:
+            (here / _COMPLETE).touch()
+            for older in output.glob("checkpoint-*"):
+                if older != here:
+                    shutil.rmtree(older)
         self._saved = time.monotonic()
 
-    def _keep(self, model: PreTrainedModel, index: int) -> None:
+    def _keep(self, index: int) -> None:
         place = self._work.folder / "checkpoints" / str(index)
-        place.parent.mkdir(exist_ok=True)
-        if place.exists():
-            shutil.rmtree(place)
-        with atomic_path(place) as temporary:
-            if temporary.exists():
-                shutil.rmtree(temporary)
-            save_model(model, self._tokenizer, temporary)
+        temporary = place.with_name(f"{place.name}.tmp")
+        if rank() == 0:
+            for stale in (place, temporary):
+                shutil.rmtree(stale, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self._saver.save(temporary)
+        if rank() == 0:
             os.sync()
+            temporary.replace(place)

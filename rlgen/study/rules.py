@@ -14,7 +14,6 @@ from rlgen.study.sections import (
     JsonlProblems,
     JsonlTask,
     JsonlText,
-    Resources,
 )
 from rlgen.study.study import BASE, Study
 
@@ -77,20 +76,20 @@ class Rules:
 
     def threads(self, rule: str) -> int:
         """Threads of a rule's job."""
-        return self._of(rule).threads
+        return self._study.resources_of(rule).threads
 
     def resources(self, rule: str) -> dict[str, int]:
         """Memory, time and GPUs of a rule's job, as Snakemake and its SLURM plugin name them."""
-        found = self._of(rule)
+        found = self._study.resources_of(rule)
         return {"mem_mb": found.mem_mb, "runtime": found.runtime, **({"gpu": found.gpus} if found.gpus else {})}
 
     def fit_processes(self, fit: str) -> int:
         """Processes of a fit's job: one a GPU; without GPUs, as many as share the features."""
-        return self._of("fit").gpus or self._study.fits[fit].feature_shards
+        return self._study.resources_of("fit").gpus or self._study.fits[fit].feature_shards
 
-    def _of(self, rule: str) -> Resources:
-        default = self._study.resources.get("default", Resources())
-        return self._study.resources.get(rule, default)
+    def processes(self, rule: str) -> int:
+        """Processes of an arm's job: one a GPU."""
+        return self._study.resources_of(rule).gpus or 1
 
 
 def _files(folders: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -64,6 +65,8 @@ class Study(Section):
     report: Report = Report()
     resources: dict[str, Resources] = {}
     """Threads, memory, time and GPUs by rule; `default` is for the rules not named."""
+    monitors: list[Literal["tensorboard", "wandb"]] = []
+    """Services that are told the arms' curves while they are trained. Another choice reruns nothing."""
 
     @property
     def arm_names(self) -> list[str]:
@@ -119,6 +122,10 @@ class Study(Section):
         """Every crosscoder that is fitted: all entries' variants, and the nulls."""
         variants = [self.variants(name) for name in self.crosscoders]
         return {name: fit for found in (*variants, self.null_crosscoders) for name, fit in found.items()}
+
+    def resources_of(self, rule: str) -> Resources:
+        """What a rule's job is given."""
+        return self.resources.get(rule, self.resources.get("default", Resources()))
 
     def layer(self, fit: str) -> int:
         """The layer that a fit reads."""

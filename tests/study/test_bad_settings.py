@@ -33,6 +33,16 @@ def put(path: str, value: Any) -> Change:
     return change
 
 
+def put_all(values: dict[str, Any]) -> Change:
+    """Set the values at several dotted paths."""
+
+    def change(settings: dict[str, Any]) -> None:
+        for path, value in values.items():
+            put(path, value)(settings)
+
+    return change
+
+
 JSONL_TASK = {"name": "arc", "source": "jsonl", "path": "no/such.jsonl", "format": "multiple_choice"}
 EXISTING_ARM = {"name": "theirs", "method": "existing", "path": "./no/such/model"}
 
@@ -109,6 +119,29 @@ BAD = {
     ),
     "negative price": (put("crosscoders.base-rl.l0_weight", -1), "crosscoders.base-rl.l0_weight", "greater than or"),
     "generations do not divide": (put("arms.1.generations", 7), "arms[1].generations", "divisor"),
+    "a batch that the GPUs cannot share": (
+        put_all({"resources": {"sft": {"gpus": 3}}, "arms.0.micro_batch_size": None}),
+        "arms[0].batch_size",
+        "use a multiple",
+    ),
+    "a micro batch that the GPUs cannot share": (
+        put("resources", {"sft": {"gpus": 3}}),
+        "arms[0].micro_batch_size",
+        "divisor",
+    ),
+    "offload without ZeRO": (put("arms.0.offload", "optimizer"), "arms[0].offload", "zero 2 or more"),
+    "weights offloaded without ZeRO 3": (
+        put_all({"arms.0.offload": "all", "arms.0.zero": 2}),
+        "arms[0].offload",
+        "zero 3",
+    ),
+    "a ZeRO stage that there is not": (put("arms.0.zero", 5), "arms[0].zero", "given 5"),
+    "a vLLM server that is not used": (
+        put("arms.1.rollouts", {"engine": "transformers", "server": "http://a:1"}),
+        "arms[1].rollouts.server",
+        "vllm",
+    ),
+    "an unknown monitor": (put("monitors", ["mlflow"]), "monitors[0]", "tensorboard"),
     "micro batch does not divide": (put("arms.0.micro_batch_size", 100), "arms[0].micro_batch_size", "divisor"),
     "more checkpoints than steps, SFT": (put("arms.0.checkpoints", 41), "arms[0].checkpoints", "at most 40"),
     "more checkpoints than steps, GRPO": (put("arms.1.checkpoints", 41), "arms[1].checkpoints", "at most 40"),

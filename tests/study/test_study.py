@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 import subprocess
 import sys
@@ -90,8 +91,9 @@ def test_a_strength_survives_the_command_line(amplify: dict[str, float]) -> None
 
 def test_a_forward_pass_takes_the_batch_unless_told_otherwise() -> None:
     arm = {"name": "sft", "method": "sft", "batch_size": 16}
-    assert SftArm.model_validate(arm).sequences_per_pass == 16
-    assert SftArm.model_validate({**arm, "micro_batch_size": 4}).sequences_per_pass == 4
+    whole, parts = SftArm.model_validate(arm), SftArm.model_validate({**arm, "micro_batch_size": 4})
+    assert [(whole.sequences_per_pass(n), whole.passes_per_step(n)) for n in (1, 2)] == [(16, 1), (8, 1)]
+    assert [(parts.sequences_per_pass(n), parts.passes_per_step(n)) for n in (1, 2)] == [(4, 4), (4, 2)]
 
 
 def test_known_rules_are_those_of_the_workflow() -> None:
@@ -103,16 +105,13 @@ def test_known_rules_are_those_of_the_workflow() -> None:
 @pytest.mark.parametrize(
     ("items", "epochs", "batch", "generations"), [(640, 1, 128, 8), (100, 0.3, 24, 8), (5, 0.1, 8, 2)]
 )
-def test_checkpoints_are_refused_where_training_would(items: int, epochs: float, batch: int, generations: int) -> None:
-    """`checks` counts steps as the trainer does, without importing torch."""
-    from rlgen.posttrain.trainer import steps_of
-
+def test_as_many_checkpoints_as_steps_can_be_asked_for(items: int, epochs: float, batch: int, generations: int) -> None:
     settings = copy.deepcopy(GOOD)
     settings["problems"]["items"] = items
     arm = {"epochs": epochs, "batch_size": batch}
     settings["arms"][0] |= {**arm, "micro_batch_size": batch}
     settings["arms"][1] |= {**arm, "generations": generations}
-    most = [steps_of(items, epochs, batch), steps_of(items, epochs, batch / generations)]
+    most = [math.ceil(epochs * items / batch), math.ceil(epochs * items * generations / batch)]
     for index, steps in enumerate(most):
         settings["arms"][index]["checkpoints"] = steps
     assert not list(check(Study.model_validate(settings)))

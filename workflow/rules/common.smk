@@ -26,3 +26,6 @@ def base_of(model):
 def each(option, values):
     """`--option value` for every value."""
     return " ".join(f"{option} {shlex.quote(str(value))}" for value in values)
+
+
+monitors = each("--monitor", study.monitors)  # in the arms' commands, but not in what reruns are decided by

@@ -57,8 +57,11 @@ rule sft:
     threads: rules_of.threads("sft")
     resources:
         **rules_of.resources("sft"),
+        processes=rules_of.processes("sft"),  # a resource, as another number reruns nothing
+        monitor=lambda w: str(paths.monitor(w.arm)),
     shell:
-        "rlgen sft --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
+        "rlgen sft --processes {resources.processes} {monitors} --monitor-folder {resources.monitor:q}"
+        " --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
         " --out {output:q} > {log:q} 2>&1"
 
 
@@ -80,8 +83,11 @@ rule grpo:
     threads: rules_of.threads("grpo")
     resources:
         **rules_of.resources("grpo"),
+        processes=rules_of.processes("grpo"),  # a resource, as another number reruns nothing
+        monitor=lambda w: str(paths.monitor(w.arm)),
     shell:
-        "rlgen grpo --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
+        "rlgen grpo --processes {resources.processes} {monitors} --monitor-folder {resources.monitor:q}"
+        " --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
         " --out {output:q} > {log:q} 2>&1"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlgen.study.checks.finding import Finding
-from rlgen.study.sections import Crosscoder, Resources
+from rlgen.study.sections import Crosscoder
 from rlgen.study.study import BASE, Study
 
 
@@ -45,7 +45,7 @@ def _crosscoder(study: Study, key: str, fit: Crosscoder) -> Iterator[Finding]:
     if fit.features % fit.feature_shards:
         problem = f"{fit.features} features cannot be shared by {fit.feature_shards} processes evenly"
         yield Finding(f"{key}.feature_shards", problem, "use a divisor of features")
-    gpus = study.resources.get("fit", study.resources.get("default", Resources())).gpus
+    gpus = study.resources_of("fit").gpus
     if gpus % fit.feature_shards:
         problem = f"{gpus} GPUs (resources.fit.gpus) cannot share the features in {fit.feature_shards}"
         yield Finding(f"{key}.feature_shards", problem, "use a divisor of the GPUs, or give more of them")

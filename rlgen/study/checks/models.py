@@ -52,30 +52,41 @@ def _width(study: Study) -> Iterator[Finding]:
 def _arms(study: Study) -> Iterator[Finding]:
     for i, arm in enumerate(study.arms):
         if isinstance(arm, TrainedArm):
-            if arm.batch_size % arm.sequences_per_pass:
-                problem = f"{arm.sequences_per_pass} does not divide batch_size ({arm.batch_size})"
-                yield Finding(f"arms[{i}].micro_batch_size", problem, "choose a divisor")
-            steps = _most_steps(study, arm)
-            if steps is not None and arm.checkpoints > steps:
+            yield from _batches(f"arms[{i}]", arm, study.resources_of(arm.method).gpus or 1)
+            yield from _deepspeed(f"arms[{i}]", arm)
+            if study.problems.items is not None and arm.checkpoints > (steps := arm.steps(study.problems.items)):
                 problem = f"{arm.checkpoints} cannot be taken in {steps} steps"
                 yield Finding(f"arms[{i}].checkpoints", problem, f"ask for at most {steps}, or train longer")
         if isinstance(arm, GrpoArm):
-            if arm.batch_size % arm.generations or arm.sequences_per_pass % arm.generations:
-                problem = f"{arm.generations} does not divide batch_size and micro_batch_size"
-                yield Finding(f"arms[{i}].generations", problem, "choose a divisor of both")
             if arm.reward.count(":") != 1 or not all(arm.reward.split(":")):
                 yield Finding(f"arms[{i}].reward", f"given '{arm.reward}'", "write it as `package.module:function`")
+            if arm.rollouts.server and arm.rollouts.engine == "transformers":
+                problem = "a vLLM server is named, and `engine: transformers` does not use it"
+                yield Finding(f"arms[{i}].rollouts.server", problem, "set engine to `vllm`, or leave the server out")
         if isinstance(arm, SftArm) and isinstance(study.problems, JsonlProblems) and study.problems.solution is None:
             problem = f"arm `{arm.name}` learns solutions, and there are none"
             yield Finding("problems.solution", problem, "name the field with the worked solution")
 
 
-def _most_steps(study: Study, arm: TrainedArm) -> int | None:
-    """Optimiser steps of an arm if none of its problems is too long; None if their number is not known here."""
-    if study.problems.items is None:
-        return None
-    per_step = arm.batch_size / arm.generations if isinstance(arm, GrpoArm) else arm.batch_size
-    return max(1, round(arm.epochs * study.problems.items / per_step))
+def _batches(key: str, arm: TrainedArm, processes: int) -> Iterator[Finding]:
+    """Whether an arm's batches can be shared by processes, forward passes and prompts."""
+    if arm.micro_batch_size is None and arm.batch_size % processes:
+        problem = f"{arm.batch_size} sequences cannot be shared by {processes} GPUs (resources.{arm.method}.gpus)"
+        yield Finding(f"{key}.batch_size", problem, "use a multiple")
+    elif arm.batch_size % (arm.sequences_per_pass(processes) * processes):
+        each = f"{arm.micro_batch_size} on each of {processes} GPUs" if processes > 1 else f"{arm.micro_batch_size}"
+        problem = f"{each} does not divide batch_size ({arm.batch_size})"
+        yield Finding(f"{key}.micro_batch_size", problem, "choose a divisor")
+    if isinstance(arm, GrpoArm) and arm.batch_size % arm.generations:
+        problem = f"{arm.generations} does not divide batch_size ({arm.batch_size})"
+        yield Finding(f"{key}.generations", problem, "choose a divisor")
+
+
+def _deepspeed(key: str, arm: TrainedArm) -> Iterator[Finding]:
+    needed = {"none": 0, "optimizer": 2, "all": 3}[arm.offload]
+    if arm.zero < needed:
+        problem = f"`{arm.offload}` with zero {arm.zero}"
+        yield Finding(f"{key}.offload", problem, f"DeepSpeed offloads that with zero {needed} or more")
 
 
 def _layers(study: Study) -> Iterator[Finding]:

@@ -25,17 +25,14 @@ from rlgen.study.sections.data import (
 )
 from rlgen.study.sections.models import (
     AnyArm,
-    Arm,
     Base,
     Existing,
     ExistingArm,
     ExistingBase,
-    GrpoArm,
     PretrainedBase,
-    SftArm,
-    TrainedArm,
 )
 from rlgen.study.sections.running import Report, Resources
+from rlgen.study.sections.training import Arm, GrpoArm, Lora, Rollouts, SftArm, TrainedArm
 
 __all__ = [
     "Activations",
@@ -62,6 +59,7 @@ __all__ = [
     "JsonlTask",
     "JsonlText",
     "Localisation",
+    "Lora",
     "MiniatureProblems",
     "MiniatureTask",
     "MiniatureText",
@@ -73,6 +71,7 @@ __all__ = [
     "Problems",
     "Report",
     "Resources",
+    "Rollouts",
     "Section",
     "SftArm",
     "Task",

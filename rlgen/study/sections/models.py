@@ -1,4 +1,4 @@
-"""The models of a study: its base and its arms."""
+"""The models of a study: its base, and those that exist already."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section
+from rlgen.study.sections.common import Fraction, HubPath, Section
+from rlgen.study.sections.training import Arm, GrpoArm, SftArm
 
 
 class PretrainedBase(Section):
@@ -66,75 +67,6 @@ class ExistingBase(Existing):
 
 
 Base = Annotated[PretrainedBase | ExistingBase, Field(discriminator="method")]
-
-
-class Arm(Section):
-    """What every arm has."""
-
-    name: Name
-    """The arm's name; it becomes a model of the study."""
-
-
-class TrainedArm(Arm):
-    """What every arm that is trained here has."""
-
-    epochs: PositiveFloat = 1.0
-    """Passes over the problems."""
-    batch_size: PositiveInt = 128
-    """Sequences per optimiser step: solutions in SFT, completions in GRPO."""
-    micro_batch_size: PositiveInt | None = None
-    """Sequences per forward pass; the rest is gradient accumulation. Divides `batch_size`. None: the batch size."""
-    warmup: Fraction = 0.0
-    """Share of steps over which the learning rate rises linearly to its peak."""
-    checkpoints: PositiveInt = 5
-    """Checkpoints kept, evenly spaced; the last is the finished arm."""
-
-    @property
-    def sequences_per_pass(self) -> int:
-        """`micro_batch_size`, or the whole batch."""
-        return self.micro_batch_size or self.batch_size
-
-
-class SftArm(TrainedArm):
-    """Supervised fine-tuning on the problems' solutions (TRL's SFTTrainer)."""
-
-    method: Literal["sft"]
-    lr: PositiveFloat = 5e-5
-    """Peak learning rate. Paper: 5e-5."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """Learning rate after the warm-up."""
-    max_length: PositiveInt = 16384
-    """Longest prompt and solution, in tokens; longer ones are left out and counted."""
-
-
-class GrpoArm(TrainedArm):
-    """Group relative policy optimisation on the problems' answers (TRL's GRPOTrainer)."""
-
-    method: Literal["grpo"]
-    lr: PositiveFloat = 1e-6
-    """Peak learning rate. Paper: 1e-6."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Learning rate after the warm-up."""
-    generations: Annotated[int, Field(ge=2)] = 8
-    """Rollouts per prompt; divides `batch_size`. Paper: 8."""
-    max_completion_length: PositiveInt = 16384
-    """Longest completion, in tokens."""
-    temperature: PositiveFloat = 1.0
-    """Sampling temperature of the rollouts."""
-    beta: NonNegative = 0.0
-    """Weight of the KL penalty to the base. Paper: none."""
-    clip_low: PositiveFloat = 0.2
-    """Lower clipping range of the importance ratio."""
-    clip_high: PositiveFloat = 0.28
-    """Upper clipping range of the importance ratio."""
-    reward: str = "rlgen.posttrain.rewards:final_answer"
-    """`package.module:function` with TRL's reward signature; the default gives 1 for a right final answer."""
-
-    @property
-    def reward_files(self) -> list[str]:
-        """The reward's file, if it lies under the working directory."""
-        path = Path(*self.reward.partition(":")[0].split(".")).with_suffix(".py")
-        return [str(path)] if path.is_file() else []
 
 
 class ExistingArm(Existing, Arm):

@@ -55,7 +55,7 @@ def test_the_keys_that_it_leaves_as_comments_are_right() -> None:
     study = Study.model_validate(yaml.safe_load(text))
     assert {type(arm) for arm in study.arms} == {SftArm, GrpoArm, ExistingArm}
     assert {text.source for text in study.corpus.sources} == {"miniature", "problems", "jsonl", "hub"}
-    assert study.problems.source == "jsonl"
+    assert {source.source for source in study.problems.sources} == {"miniature", "jsonl", "hub"}
     assert {finding.problem.partition(":")[0] for finding in check(study)} == {"no such file"}
 
 
@@ -108,7 +108,7 @@ def test_checkpoints_are_refused_where_training_would(items: int, epochs: float,
     from rlgen.posttrain.trainer import steps_of
 
     settings = copy.deepcopy(GOOD)
-    settings["problems"]["items"] = items
+    settings["problems"]["sources"][0]["items"] = items
     arm = {"epochs": epochs, "batch_size": batch}
     settings["arms"][0] |= {**arm, "micro_batch_size": batch}
     settings["arms"][1] |= {**arm, "generations": generations}

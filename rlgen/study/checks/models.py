@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlgen.study.checks.finding import Finding
-from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, JsonlProblems, PretrainedBase, SftArm, TrainedArm
+from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, PretrainedBase, TrainedArm
 from rlgen.study.study import BASE, Study
 
 
@@ -65,17 +65,15 @@ def _arms(study: Study) -> Iterator[Finding]:
                 yield Finding(f"arms[{i}].generations", problem, "choose a divisor of both")
             if arm.reward.count(":") != 1 or not all(arm.reward.split(":")):
                 yield Finding(f"arms[{i}].reward", f"given '{arm.reward}'", "write it as `package.module:function`")
-        if isinstance(arm, SftArm) and isinstance(study.problems, JsonlProblems) and study.problems.solution is None:
-            problem = f"arm `{arm.name}` learns solutions, and there are none"
-            yield Finding("problems.solution", problem, "name the field with the worked solution")
 
 
 def _most_steps(study: Study, arm: TrainedArm) -> int | None:
-    """Optimiser steps of an arm if none of its problems is too long; None if their number is not known here."""
-    if study.problems.items is None:
+    """Optimiser steps of an arm if none of its problems is left out; None if their number is not known here."""
+    problems = study.problems.most
+    if problems is None:
         return None
     per_step = arm.batch_size / arm.generations if isinstance(arm, GrpoArm) else arm.batch_size
-    return max(1, round(arm.epochs * study.problems.items / per_step))
+    return max(1, round(arm.epochs * problems / per_step))
 
 
 def _layers(study: Study) -> Iterator[Finding]:

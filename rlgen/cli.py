@@ -94,12 +94,12 @@ def store_verify(store: Path) -> None:
 
 
 @app.command()
-def problems(settings: SettingsJson, out: Out) -> None:
-    """Training problems, from the miniature world or a file."""
+def problems(settings: SettingsJson, out: Out, task: MaybeIns = None, base: MaybeIn = None) -> None:
+    """Training problems, none of them an item of a `--task`; tokens are counted by `--base`'s tokenizer."""
     from rlgen.data.problems import make_problems
     from rlgen.study.stages import ProblemsSettings, parse_settings
 
-    make_problems(parse_settings(ProblemsSettings, settings), out=out)
+    make_problems(parse_settings(ProblemsSettings, settings), out=out, tasks=task or [], base=base)
 
 
 @app.command()

@@ -18,7 +18,7 @@ class Layout:
 
     @property
     def problems(self) -> Path:
-        """Training problems: problems.jsonl."""
+        """Training problems: problems.jsonl, and of what was left out card.json and dropped.jsonl."""
         return self.root / "data" / "problems"
 
     def task(self, task: str) -> Path:

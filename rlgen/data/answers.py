@@ -27,6 +27,19 @@ def is_right(prompt: str, response: str, answer: str) -> bool:
     return _last_line(response) == answer.strip() or _equal(response, answer)
 
 
+def is_verifiable(prompt: str, answer: str) -> bool:
+    """Whether a response can be judged right at all, given the right answer.
+
+    It can if it is judged right with the answer in a box: math-verify reads it there and as the right answer, and finds
+    the two equal. Or with the answer alone on its last line, as plain text is written: one line without a backslash, a
+    brace or a dollar. The miniature's answers are compared as text, and always can.
+    """
+    if miniature.asks(prompt):
+        return True
+    plain = bool(answer.strip()) and not set("\\{}$\n") & set(answer.strip())
+    return plain or is_right(prompt, f"\\boxed{{{answer}}}", answer)
+
+
 @lru_cache(maxsize=4096)
 def _equal(response: str, answer: str) -> bool:
     from math_verify import verify

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from rlgen.data.hub import pins
 from rlgen.data.texts import Encoder, Ids, Stream, interleave, texts
 from rlgen.errors import StudyError
 from rlgen.models import load_tokenizer, vocabulary_difference
@@ -59,10 +60,13 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
             marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
         position = _Position.of(work, len(sources))
         encode = Encoder(tokenizer, marks)
-        streams = [
-            Stream(source, encode(islice(texts(settings, index, problems), documents, None)), documents, tokens)
-            for index, (source, (documents, tokens)) in enumerate(zip(sources, position.streams, strict=True))
-        ]
+        hub = {f"corpus.sources.{i}": (s.path, s.revision) for i, s in enumerate(sources) if isinstance(s, HubText)}
+        commits = pins(work, hub)
+        revisions = [commits.get(f"corpus.sources.{index}") for index in range(len(sources))]
+        streams = []
+        for index, (documents, tokens) in enumerate(position.streams):
+            rest = islice(texts(settings, index, problems, revisions[index]), documents, None)
+            streams.append(Stream(sources[index], encode(rest), documents, tokens))
         _write(work, position, streams, (rows, length), marks[0], tokenizer.pad_token_id or 0)
         work.digest = _digest(work.folder)
         about = {
@@ -73,7 +77,10 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
             "vocabulary": len(tokenizer),
             "vocabulary_digest": json_digest(sorted(tokenizer.get_vocab().items())),
             "separate_documents": settings.corpus.separate_documents,
-            "sources": [{"source": s.source.source, "documents": s.documents, "tokens": s.tokens} for s in streams],
+            "sources": [
+                {"source": s.source.source, "revision": revision, "documents": s.documents, "tokens": s.tokens}
+                for s, revision in zip(streams, revisions, strict=True)
+            ],
         }
         write_json(work.folder / CORPUS_JSON, about)
         write_json(work.folder / VOCABULARY, tokenizer.get_vocab())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rlgen.data.jsonl import Row
 from rlgen.errors import StudyError
+from rlgen.stage import Workspace, write_json
+
+_PINS = "pins.json"
+"""In the scratch folder: the commits that were pinned when the stage was begun."""
 
 
 def pin(path: str, revision: str | None, key: str) -> str | None:
@@ -21,11 +26,23 @@ def pin(path: str, revision: str | None, key: str) -> str | None:
         return None
     try:
         return str(HfApi().dataset_info(path, revision=revision).sha)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         at = f" at revision {revision}" if revision else ""
         raise StudyError(
             f"{key}: data set {path}{at} cannot be found on the hub: {error}; correct it, or give a folder of its files"
         ) from None
+
+
+def pins(work: Workspace, wanted: Mapping[str, tuple[str, str | None]]) -> dict[str, str | None]:
+    """Commits of data sets, given as (path, revision) by where in the study they stand.
+
+    They are pinned once: a stage that is resumed goes on with the commits that it was begun with.
+    """
+    file = work.scratch / _PINS
+    if not file.exists():
+        write_json(file, {key: pin(path, revision, key) for key, (path, revision) in wanted.items()})
+    found: dict[str, str | None] = json.loads(file.read_text())
+    return found
 
 
 def read_hub(path: str, name: str | None, split: str, revision: str | None, key: str) -> Iterator[Row]:

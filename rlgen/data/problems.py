@@ -1,39 +1,64 @@
-"""Training problems: the same rows, in the same order, for every arm."""
+"""Training problems: the same rows, in the same order, for every arm.
+
+Whatever leaves out a problem does so here (or where a teacher solves them): no arm may drop one by itself, or the arms
+would differ in more than their training signal. An arm that cannot take a row ends with an error that names it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlgen.data.jsonl import Row, read_rows, unique_names, write_rows
-from rlgen.data.miniature import TASKS, draw_distinct, teacher_solution
+from rlgen.data.filters import Count, Drop, Filters, Problem
+from rlgen.data.hub import pins
+from rlgen.data.jsonl import unique_names, write_rows
+from rlgen.data.overlap import Evaluated, Item
+from rlgen.data.sources import described, problems_of
+from rlgen.data.tasks import TASK_JSON, read_items
 from rlgen.errors import StudyError
-from rlgen.stage import derive_seed, stage
-from rlgen.study.sections import JsonlProblems, MiniatureProblems
+from rlgen.stage import Workspace, atomic_path, derive_seed, file_digest, stage, write_json
+from rlgen.study.sections import HubProblems, JsonlProblems, Problems
 from rlgen.study.stages import ProblemsSettings
 
+log = logging.getLogger("rlgen")
+
 PROBLEMS = "problems.jsonl"
-"""Rows {id, prompt, answer, solution}; the solution is null where there is none."""
+"""Rows {id, problem, prompt, answer, solution}: the solution is null where there is none; the problem's own text is
+left out where it is the prompt."""
+CARD = "card.json"
+"""{sources: [{where, revision, read, kept, dropped: {reason: n}}], kept, contaminated: {task: n}, settings}."""
+DROPPED = "dropped.jsonl"
+"""Rows {id, source, reason, detail}: what was left out, and why."""
 
 
-def make_problems(settings: ProblemsSettings, out: Path) -> None:
-    """Write the problems.
+def make_problems(settings: ProblemsSettings, out: Path, tasks: Sequence[Path] = (), base: Path | None = None) -> None:
+    """Write the problems that pass every filter, a card of what was left out, and the list of it.
 
-    Raises StudyError if the source has no rows, a row lacks a field (file, line and field are named), or the
-    world's task has fewer items than asked for.
+    Filters, in order: level out of range, duplicate of a problem kept before, repeats an item of `tasks`, too long in
+    tokens of `base`, answer unverifiable. A source's `items` counts what is kept. Raises StudyError if nothing is left,
+    a row lacks a field (file, line and field are named), or the world's task has fewer items than asked for.
     """
     found = settings.problems
-    with stage("problems", settings, _inputs(found), out) as work:
-        if isinstance(found, MiniatureProblems):
-            rows = _miniature(found, derive_seed(settings.seed, "problems", found.task))
-        else:
-            rows = _jsonl(found)
-        if not write_rows(work.folder / PROBLEMS, unique_names(rows)):
-            raise StudyError(f"problems.path: {_inputs(found)['source']} has no rows; training needs at least one")
+    inputs = _files(found) | {f"task {folder.name}": folder for folder in tasks} | ({"base": base} if base else {})
+    with stage("problems", settings, inputs, out) as work:
+        hub = {f"problems.sources.{i}": s for i, s in enumerate(found.sources) if isinstance(s, HubProblems)}
+        commits = pins(work, {key: (source.path, source.revision) for key, source in hub.items()})
+        filters = Filters(found, Evaluated(_evaluated(tasks)), _counter(base) if found.limited else None)
+        made = _Made(settings, filters, commits)
+        _write(work, unique_names(made.rows()), found.shuffle, derive_seed(settings.seed, "problems", "shuffle"))
+        card = made.card()
+        if not card["kept"]:
+            raise StudyError(f"problems.sources: no problem is left of {_told(card)}; training needs at least one")
+        write_rows(work.folder / DROPPED, made.dropped)
+        work.digest = file_digest(work.folder / PROBLEMS)  # what arms read; the same problems are the same artifact
+        write_json(work.folder / CARD, card)
+        log.info("problems: %d kept of %s", card["kept"], _told(card))
 
 
 def read_problems(folder: Path) -> list[dict[str, Any]]:
@@ -42,32 +67,96 @@ def read_problems(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def _inputs(found: MiniatureProblems | JsonlProblems) -> dict[str, Path]:
-    return {"source": found.path} if isinstance(found, JsonlProblems) else {}
+class _Made:
+    """The problems while they are read, and what is counted of them."""
 
+    def __init__(self, settings: ProblemsSettings, filters: Filters, commits: dict[str, str | None]) -> None:
+        self._settings, self._filters, self._commits = settings, filters, commits
+        self._sources: list[dict[str, Any]] = []
+        self._contaminated: Counter[str] = Counter()
+        self.dropped: list[dict[str, Any]] = []
 
-def _miniature(found: MiniatureProblems, seed: int) -> Iterator[dict[str, Any]]:
-    try:
-        items = draw_distinct(TASKS[found.task], found.items, np.random.default_rng(seed), "train")
-    except ValueError as error:
-        raise StudyError(f"problems.items: {found.items} asked for; {error}") from None
-    for index, item in enumerate(items):
-        yield {
-            "id": f"{found.task}-{index}",
-            "prompt": item.prompt,
-            "answer": item.answer,
-            "solution": teacher_solution(item),
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What is kept, source after source."""
+        for index in range(len(self._settings.problems.sources)):
+            yield from self._kept(index)
+
+    def card(self) -> dict[str, Any]:
+        """What was read, kept and left out; complete when the rows have been taken."""
+        return {
+            "sources": self._sources,
+            "kept": sum(about["kept"] for about in self._sources),
+            "contaminated": dict(self._contaminated),
+            "settings": json.loads(self._settings.canonical())["problems"],
         }
 
+    def _kept(self, index: int) -> Iterator[dict[str, Any]]:
+        source, revision = self._settings.problems.sources[index], self._commits.get(f"problems.sources.{index}")
+        dropped: Counter[str] = Counter()
+        about: dict[str, Any] = {"where": described(source), "revision": revision, "read": 0, "kept": 0}
+        about["dropped"] = dropped
+        self._sources.append(about)
+        for problem in problems_of(self._settings, index, revision):
+            about["read"] += 1
+            if drop := self._filters(problem):
+                dropped[drop.reason] += 1
+                self._drop(problem, about["where"], drop)
+            else:
+                about["kept"] += 1
+                yield problem.row()
+            if about["kept"] == source.items:
+                break
 
-def _jsonl(found: JsonlProblems) -> Iterator[dict[str, Any]]:
-    return (_row(row, found) for row in read_rows(found.path, found.items))
+    def _drop(self, problem: Problem, source: str, drop: Drop) -> None:
+        self.dropped.append({"id": problem.id, "source": source, "reason": drop.reason, "detail": drop.detail})
+        if drop.task:
+            self._contaminated[drop.task] += 1
 
 
-def _row(row: Row, found: JsonlProblems) -> dict[str, Any]:
-    return {
-        "id": row.name(),
-        "prompt": row.fill(found.prompt),
-        "answer": row.text(found.answer),
-        "solution": row.text(found.solution) if found.solution else None,
-    }
+def _files(found: Problems) -> dict[str, Path]:
+    """The sources that are here."""
+    here = {i: Path(s.path) for i, s in enumerate(found.sources) if isinstance(s, JsonlProblems)}
+    here |= {i: Path(s.path) for i, s in enumerate(found.sources) if isinstance(s, HubProblems) and s.local}
+    return {f"source {i}": path for i, path in here.items()}
+
+
+def _evaluated(tasks: Sequence[Path]) -> Iterator[Item]:
+    for folder in tasks:
+        name = json.loads((folder / TASK_JSON).read_text())["name"]
+        for row in read_items(folder):
+            yield Item(name, row["id"], row.get("question") or row["prompt"])
+
+
+def _counter(base: Path | None) -> Count:
+    from rlgen.models import load_tokenizer
+
+    if base is None:
+        raise StudyError("problems.max_prompt_tokens: tokens are of the base's tokenizer; give it by --base")
+    tokenizer = load_tokenizer(base)
+
+    def count(text: str, solution: bool) -> int:
+        return len(tokenizer(text, add_special_tokens=not solution, verbose=False)["input_ids"]) + solution
+
+    return count
+
+
+def _write(work: Workspace, rows: Iterator[dict[str, Any]], shuffle: bool, seed: int) -> None:
+    """The rows, in the order in which they come or in a random one: never all of them in memory."""
+    if not shuffle:
+        write_rows(work.folder / PROBLEMS, rows)
+        return
+    ordered = work.scratch / PROBLEMS
+    write_rows(ordered, rows)
+    with ordered.open("rb") as lines, atomic_path(work.folder / PROBLEMS) as path, path.open("wb") as shuffled:
+        starts = np.cumsum([0, *map(len, lines)])[:-1]
+        for start in np.random.default_rng(seed).permutation(starts).tolist():
+            lines.seek(start)
+            shuffled.write(lines.readline())
+
+
+def _told(card: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{about['read']} read from {about['where']}"
+        + "".join(f", {count} {reason}" for reason, count in sorted(about["dropped"].items()))
+        for about in card["sources"]
+    )

@@ -26,8 +26,8 @@ _BATCH = 256
 """Documents tokenised together."""
 
 
-def texts(settings: CorpusSettings, index: int, problems: Path) -> Iterator[str]:
-    """A source's texts, without end."""
+def texts(settings: CorpusSettings, index: int, problems: Path, revision: str | None) -> Iterator[str]:
+    """A source's texts, without end; `revision` is the commit of one on the hub."""
     source: Text = settings.corpus.sources[index]
     key = f"corpus.sources.{index}"
     if isinstance(source, MiniatureText):
@@ -40,13 +40,13 @@ def texts(settings: CorpusSettings, index: int, problems: Path) -> Iterator[str]
         path, name = source.path, source.field
         return _again(lambda: (row.text(name) for row in read_rows(path)), f"{key}.path: {path}")
     if isinstance(source, HubText):
-        return _again(lambda: _streamed(source, key), f"{key}.path: {source.path}")
+        return _again(lambda: _streamed(source, revision, key), f"{key}.path: {source.path}")
     return _again(lambda: _solved(problems), f"{key}: the problems with a solution")
 
 
-def _streamed(source: HubText, key: str) -> Iterator[str]:
+def _streamed(source: HubText, revision: str | None, key: str) -> Iterator[str]:
     """The texts of a data set, in its own order."""
-    for row in read_hub(source.path, source.name, source.split, source.revision, key):
+    for row in read_hub(source.path, source.name, source.split, revision, key):
         text = row.values.get(source.field)
         if not isinstance(text, str):
             raise StudyError(f"{row.where}: no text in field `{source.field}`; it has {', '.join(row.values)}")

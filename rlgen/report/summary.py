@@ -41,6 +41,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "tasks": settings.groups,
         "models": settings.models,
         "arms": settings.arms,
+        "problems": _problems(paths),
         "accuracy": {model: read_json(paths.evaluation(model) / "accuracy.json") for model in settings.models},
         "group_accuracy": group_accuracy(items, settings.groups),
         "contrasts": contrasts(items, BASE, settings.groups),
@@ -103,6 +104,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _problems(paths: Layout) -> dict[str, Any]:
+    """What was read, kept and left out of the training problems."""
+    card = read_json(paths.problems / "card.json")
+    return {key: card[key] for key in ("kept", "contaminated", "sources")}
 
 
 def _items(paths: Layout, model: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from rlgen.study.sections import (
     ExistingArm,
     ExistingBase,
     GrpoArm,
+    HubProblems,
     HubText,
     JsonlProblems,
     JsonlTask,
@@ -49,9 +50,10 @@ class Rules:
 
     @property
     def problem_files(self) -> list[str]:
-        """The user's file of training problems, if they come from one."""
-        problems = self._study.problems
-        return [str(problems.path)] if isinstance(problems, JsonlProblems) else []
+        """The user's files and folders of training problems."""
+        sources = self._study.problems.sources
+        files = [str(source.path) for source in sources if isinstance(source, JsonlProblems)]
+        return files + _files([source.path for source in sources if isinstance(source, HubProblems) and source.local])
 
     def task_files(self, task: str) -> list[str]:
         """The user's file of a task's items, if they come from one."""

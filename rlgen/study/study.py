@@ -98,6 +98,17 @@ class Study(Section):
         }
 
     @property
+    def task_names(self) -> list[str]:
+        """Names of all tasks, group after group."""
+        return [task.name for task in self.all_tasks]
+
+    @property
+    def decontaminated(self) -> list[str]:
+        """Tasks that the problems are compared with: the miniature's are drawn apart from them."""
+        chosen = self.problems.decontaminate
+        return (self.task_names if chosen is None else chosen) if self.problems.from_rows else []
+
+    @property
     def all_tasks(self) -> list[Task]:
         """Every task, group after group."""
         return [*self.tasks.train_domain, *self.tasks.transfer, *self.tasks.unseen]

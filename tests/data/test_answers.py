@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlgen.data.answers import is_right, read_answer
+from rlgen.data.answers import is_right, is_verifiable, read_answer
 
 WORLD = "Q mod 52960\nA "
 MATHS = "How many?\n"
@@ -36,3 +36,28 @@ def test_what_was_read() -> None:
     assert read_answer(WORLD, "50621=1") == "1"
     assert read_answer(MATHS, "it is \\boxed{12}") == "12"
     assert read_answer(MATHS, "no idea") == "no idea"
+
+
+@pytest.mark.parametrize(
+    ("answer", "verifiable"),
+    [
+        ("72", True),
+        ("Paris", True),
+        ("6:00 PM", True),
+        ("\\frac{1}{4}", True),
+        ("180\\text{ miles}", True),
+        ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", True),
+        ("\\frac{1}{", False),
+        ("\\text{}", False),
+        ("first\nsecond", False),
+        ("", False),
+    ],
+)
+def test_an_answer_is_verifiable_if_a_response_can_be_right(answer: str, verifiable: bool) -> None:
+    assert is_verifiable(MATHS, answer) is verifiable
+    usual = [f"So it is \\boxed{{{answer}}}", f"It is as follows.\n{answer}"]
+    assert any(is_right(MATHS, response, answer) for response in usual) or not verifiable
+
+
+def test_the_worlds_answers_are_verifiable() -> None:
+    assert is_verifiable(WORLD, "1")

@@ -24,6 +24,7 @@ from rlgen.study.sections import (
     MiniatureProblems,
     MiniatureText,
     PretrainedBase,
+    Problems,
     ProblemText,
     Text,
 )
@@ -37,7 +38,7 @@ TOKENIZER = build_tokenizer()
 def folders(tmp_path: Path) -> dict[str, Path]:
     """A base's tokenizer and some problems."""
     TOKENIZER.save_pretrained(tmp_path / "base")
-    problems = MiniatureProblems(source="miniature", items=50)
+    problems = Problems(sources=[MiniatureProblems(source="miniature", items=50)])
     make_problems(ProblemsSettings(problems=problems), out=tmp_path / "problems")
     return {"base": tmp_path / "base", "problems": tmp_path / "problems"}
 
@@ -183,7 +184,36 @@ def test_a_data_set_is_streamed(folders: dict[str, Path], tmp_path: Path) -> Non
     for change, message in (
         ({"field": "text"}, "row 1: no text in field `text`; it has body"),
         ({"split": "test"}, "cannot be read"),
-        ({"path": str(tmp_path / "nothing")}, "cannot be read"),
+        ({"path": str(tmp_path / "nothing")}, "nothing cannot be found on the hub"),
     ):
         with pytest.raises(StudyError, match=rf"corpus\.sources\.0: .*{message}"):
             make_corpus(settings([hub.model_copy(update=change)]), out=tmp_path / "wrong", **folders)
+
+
+def test_a_resumed_corpus_goes_on_with_the_commit_that_it_was_begun_with(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, commits = [], iter(["first", "second"])
+
+    class Api:
+        def dataset_info(self, path: str, revision: str | None) -> Any:
+            return type("Info", (), {"sha": next(commits)})
+
+    def load_dataset(*_: Any, **given: Any) -> list[dict[str, str]]:
+        read.append(given["revision"])
+        return [{"text": f"Q max {n}\nA {n}"} for n in range(300)]
+
+    def killed(_: Progress, done: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    wanted = settings([HubText(source="hub", path="owner/texts", revision="main")], tokens=2000)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "to", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_corpus(wanted, out=tmp_path / "corpus", **folders)
+    make_corpus(wanted, out=tmp_path / "corpus", **folders)
+    assert set(read) == {"first"}
+    (source,) = read_corpus(tmp_path / "corpus")[0]["sources"]
+    assert source["revision"] == "first"

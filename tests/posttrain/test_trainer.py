@@ -11,7 +11,7 @@ from rlgen.errors import StudyError
 from rlgen.posttrain.grpo import grpo
 from rlgen.posttrain.pretrain import pretrain
 from rlgen.posttrain.sft import sft
-from rlgen.study.sections import GrpoArm, MiniatureProblems, PretrainedBase, SftArm
+from rlgen.study.sections import GrpoArm, MiniatureProblems, PretrainedBase, Problems, SftArm
 from rlgen.study.stages import GrpoSettings, PretrainSettings, ProblemsSettings, SftSettings
 from tests.evaluation.tiny import make_tiny
 
@@ -26,8 +26,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("problems") / "problems"
-    settings = ProblemsSettings(problems=MiniatureProblems(source="miniature", task="max", items=16))
-    make_problems(settings, out=out)
+    source = MiniatureProblems(source="miniature", task="max", items=16)
+    make_problems(ProblemsSettings(problems=Problems(sources=[source])), out=out)
     return out
 
 

@@ -73,6 +73,7 @@ class Tree:
         )
 
     def write(self) -> Tree:
+        self._problems()
         for model in self.settings.models:
             self._evaluation(model)
         for name, models in self.crosscoders.items():
@@ -107,6 +108,14 @@ class Tree:
         manifest = {"stage": stage, "settings": settings, "seed": 3, "inputs": {}, "versions": versions}
         manifest |= {"git_commit": "c0ffee" * 6, "wall_seconds": seconds, "device": "cpu (x86_64, 1 threads)"}
         write_json(folder / "manifest.json", {**manifest, "peak_memory_bytes": 700 << 20, "digest": folder.name})
+
+    def _problems(self) -> None:
+        self._manifest(self.paths.problems, "problems", {})
+        world = {"where": "the miniature's mod", "revision": None, "read": 640, "kept": 640, "dropped": {}}
+        left_out = {"contaminated": 3, "duplicate": 2}
+        hub = {"where": "owner/set (train)", "revision": "c0ffee" * 6, "read": 25, "kept": 20, "dropped": left_out}
+        card = {"sources": [world, hub], "kept": 660, "contaminated": {"max": 3}, "settings": {}}
+        write_json(self.paths.problems / "card.json", card)
 
     def _evaluation(self, model: str) -> None:
         folder = self.paths.evaluation(model)

@@ -70,6 +70,13 @@ def test_what_models_wrote_is_text(page: str) -> None:
     assert "Shows <b>nothing</b>." in reader.text
 
 
+def test_problems_are_told_with_what_was_left_out(page: str) -> None:
+    text = Reader(page).text
+    assert "660 problems, the same in the same order" in text
+    assert "Left out because an evaluation task asks for them: max 3." in text
+    assert "owner/set (train) c0ffeec0ffee 25 20 contaminated 3, duplicate 2" in text
+
+
 def test_names_are_text_in_figures_too(tree: Tree) -> None:
     task = "a<b&c"
     tree.tasks = {"train_domain": [], "transfer": [task, "par"], "unseen": []}

@@ -25,6 +25,8 @@ EFFECT = {"effect", "matched_random", "random_direction", "encode_decode", "ceil
 def test_holds_every_key_that_readers_rely_on(tree: Tree) -> None:
     summary = tree.write().summarise()
     assert summary["tasks"] == tree.tasks
+    assert (summary["problems"]["kept"], summary["problems"]["contaminated"]) == (660, {"max": 3})
+    assert [source["read"] for source in summary["problems"]["sources"]] == [640, 25]
     for model in ("base", "sft", "rl"):
         for tasks in tree.tasks.values():
             for task in tasks:

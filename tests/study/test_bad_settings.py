@@ -44,6 +44,7 @@ def put_all(values: dict[str, Any]) -> Change:
 
 
 JSONL_TASK = {"name": "arc", "source": "jsonl", "path": "no/such.jsonl", "format": "multiple_choice"}
+ROWS = {"source": "jsonl", "path": "no/such.jsonl"}
 EXISTING_ARM = {"name": "theirs", "method": "existing", "path": "./no/such/model"}
 
 BAD = {
@@ -183,9 +184,44 @@ BAD = {
     ),
     "world without its base": (
         put("base", {"method": "existing", "path": "owner/model"}),
-        "problems.source",
+        "problems.sources[0].source",
         "source `jsonl`",
     ),
+    "no problems": (put("problems.sources", []), "problems.sources", "at least 1 item"),
+    "unknown source of problems": (put("problems.sources.0.source", "web"), "problems.sources[0].source", "'hub'"),
+    "problems of a file that is not there": (put("problems.sources.0", ROWS), "problems.sources[0].path", "JSONL file"),
+    "problems of a folder that is not there": (
+        put("problems.sources.0", {"source": "hub", "path": "./no/such"}),
+        "problems.sources[0].path",
+        "or a hub id",
+    ),
+    "levels of no field": (
+        put("problems.sources.0", {**ROWS, "levels": [3, 5]}),
+        "problems.sources[0].levels",
+        "name the field by `level`",
+    ),
+    "levels upside down": (
+        put("problems.sources.0", {**ROWS, "level": "level", "levels": [5, 3]}),
+        "problems.sources[0].levels",
+        "lowest first",
+    ),
+    "one level for a range": (
+        put("problems.sources.0", {**ROWS, "level": "level", "levels": [3]}),
+        "problems.sources[0].levels[1]",
+        "add",
+    ),
+    "no solutions for SFT": (
+        put("problems.sources.0", {**ROWS, "solution": None}),
+        "problems.sources[0].solution",
+        "name the field",
+    ),
+    "prompt over another field": (put("problems.prompt", "{question}"), "problems.prompt", "{problem}"),
+    "prompt without the problem": (put("problems.prompt", "Think."), "problems.prompt", "{problem}"),
+    "prompt with an open brace": (put("problems.prompt", "{problem"), "problems.prompt", "double all other braces"),
+    "prompt of a part of the problem": (put("problems.prompt", "{problem.b}"), "problems.prompt", "{problem}"),
+    "compared with no task": (put("problems.decontaminate", ["mod", "arc"]), "problems.decontaminate", "mod, max"),
+    "no tokens": (put("problems.max_prompt_tokens", 0), "problems.max_prompt_tokens", "greater than 0"),
+    "unverifiable choice": (put("problems.unverifiable", "ignore"), "problems.unverifiable", "'refuse'"),
 }
 
 

@@ -56,7 +56,7 @@ def test_the_keys_that_it_leaves_as_comments_are_right() -> None:
     study = Study.model_validate(yaml.safe_load(text))
     assert {type(arm) for arm in study.arms} == {SftArm, GrpoArm, ExistingArm}
     assert {text.source for text in study.corpus.sources} == {"miniature", "problems", "jsonl", "hub"}
-    assert study.problems.source == "jsonl"
+    assert {source.source for source in study.problems.sources} == {"miniature", "jsonl", "hub"}
     assert {finding.problem.partition(":")[0] for finding in check(study)} == {"no such file"}
 
 
@@ -107,7 +107,7 @@ def test_known_rules_are_those_of_the_workflow() -> None:
 )
 def test_as_many_checkpoints_as_steps_can_be_asked_for(items: int, epochs: float, batch: int, generations: int) -> None:
     settings = copy.deepcopy(GOOD)
-    settings["problems"]["items"] = items
+    settings["problems"]["sources"][0]["items"] = items
     arm = {"epochs": epochs, "batch_size": batch}
     settings["arms"][0] |= {**arm, "micro_batch_size": batch}
     settings["arms"][1] |= {**arm, "generations": generations}

@@ -11,7 +11,8 @@ def test_braces_in_settings_are_no_wildcards(tmp_path: Path) -> None:
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"id": "1", "problem": "1 + 1?", "solution": "2", "answer": "2"}\n')
     settings = tiny_settings()
-    settings["problems"] = {"source": "jsonl", "path": str(problems), "prompt": "{problem} Think."}
+    source = {"source": "jsonl", "path": str(problems)}
+    settings["problems"] = {"sources": [source], "prompt": "{problem} Think."}
     settings["report"] = {"title": "What {problem} does"}
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(settings))

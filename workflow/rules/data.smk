@@ -4,10 +4,13 @@
 rule problems:
     input:
         rules_of.problem_files,
+        tasks=[paths.task(task) for task in study.decontaminated],
+        base=[paths.model(BASE)] if study.problems.limited else [],
     output:
         directory(paths.problems),
     params:
         settings=lambda w: stages.ProblemsSettings.of(study).canonical(),
+        given=lambda w, input: f"{each('--task', input.tasks)} {each('--base', input.base)}",
     log:
         paths.log("problems"),
     benchmark:
@@ -16,7 +19,7 @@ rule problems:
     resources:
         **rules_of.resources("problems"),
     shell:
-        "rlgen problems --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "rlgen problems --settings {params.settings:q} {params.given} --out {output:q} > {log:q} 2>&1"
 
 
 rule task:

@@ -1,4 +1,4 @@
-"""Problems, tasks, corpus and stores: whether their files are there and their sizes fit."""
+"""Tasks, corpus and stores: whether their files are there and their sizes fit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlgen.study.checks.finding import Finding
-from rlgen.study.sections import HubText, JsonlProblems, JsonlTask, JsonlText, PretrainedBase
+from rlgen.study.sections import HubText, JsonlTask, JsonlText, PretrainedBase
 from rlgen.study.study import Study
 
 POSITIONS = 256
@@ -14,7 +14,7 @@ POSITIONS = 256
 
 
 def check_data(study: Study) -> Iterator[Finding]:
-    """What is wrong with problems, tasks, corpus and stores."""
+    """What is wrong with tasks, corpus and stores."""
     yield from _task_names(study)
     yield from _files(study)
     yield from _world(study)
@@ -33,8 +33,6 @@ def _task_names(study: Study) -> Iterator[Finding]:
 
 def _files(study: Study) -> Iterator[Finding]:
     local: list[tuple[str, Path]] = []
-    if isinstance(study.problems, JsonlProblems):
-        local.append(("problems.path", study.problems.path))
     for group, tasks in study.tasks:
         local += [(f"tasks.{group}[{i}].path", t.path) for i, t in enumerate(tasks) if isinstance(t, JsonlTask)]
     sources = enumerate(study.corpus.sources)
@@ -54,7 +52,7 @@ def _world(study: Study) -> Iterator[Finding]:
             problem = f"rows of {study.corpus.row_length} tokens for a base made for {POSITIONS}"
             yield Finding("corpus.row_length", problem, f"use at most {POSITIONS}")
         return
-    uses: list[tuple[str, str]] = [("problems.source", study.problems.source)]
+    uses: list[tuple[str, str]] = []
     for group, tasks in study.tasks:
         uses += [(f"tasks.{group}[{i}].source", task.source) for i, task in enumerate(tasks)]
     uses += [(f"corpus.sources[{i}].source", source.source) for i, source in enumerate(study.corpus.sources)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlgen.study.checks.finding import Finding
-from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, JsonlProblems, PretrainedBase, SftArm, TrainedArm
+from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, PretrainedBase, TrainedArm
 from rlgen.study.study import BASE, Study
 
 
@@ -54,7 +54,7 @@ def _arms(study: Study) -> Iterator[Finding]:
         if isinstance(arm, TrainedArm):
             yield from _batches(f"arms[{i}]", arm, study.resources_of(arm.method).gpus or 1)
             yield from _deepspeed(f"arms[{i}]", arm)
-            if study.problems.items is not None and arm.checkpoints > (steps := arm.steps(study.problems.items)):
+            if (most := study.problems.most) is not None and arm.checkpoints > (steps := arm.steps(most)):
                 problem = f"{arm.checkpoints} cannot be taken in {steps} steps"
                 yield Finding(f"arms[{i}].checkpoints", problem, f"ask for at most {steps}, or train longer")
         if isinstance(arm, GrpoArm):
@@ -63,9 +63,6 @@ def _arms(study: Study) -> Iterator[Finding]:
             if arm.rollouts.server and arm.rollouts.engine == "transformers":
                 problem = "a vLLM server is named, and `engine: transformers` does not use it"
                 yield Finding(f"arms[{i}].rollouts.server", problem, "set engine to `vllm`, or leave the server out")
-        if isinstance(arm, SftArm) and isinstance(study.problems, JsonlProblems) and study.problems.solution is None:
-            problem = f"arm `{arm.name}` learns solutions, and there are none"
-            yield Finding("problems.solution", problem, "name the field with the worked solution")
 
 
 def _batches(key: str, arm: TrainedArm, processes: int) -> Iterator[Finding]:

@@ -4,24 +4,20 @@ Every attribute's docstring becomes its description in `rlgen config schema`. No
 """
 
 from rlgen.study.sections.causal import Amplification, Edit, Interventions, Localisation, Nulls
-from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet
+from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet, WorldTask
 from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, CrosscoderEntry, Tracking
 from rlgen.study.sections.data import (
     Corpus,
     Evaluation,
     HubText,
-    JsonlProblems,
     JsonlTask,
     JsonlText,
-    MiniatureProblems,
     MiniatureTask,
     MiniatureText,
-    Problems,
     ProblemText,
     Task,
     Tasks,
     Text,
-    WorldTask,
 )
 from rlgen.study.sections.models import (
     AnyArm,
@@ -31,6 +27,7 @@ from rlgen.study.sections.models import (
     ExistingBase,
     PretrainedBase,
 )
+from rlgen.study.sections.problems import HubProblems, JsonlProblems, MiniatureProblems, Problems, ProblemSource
 from rlgen.study.sections.running import Report, Resources
 from rlgen.study.sections.training import Arm, GrpoArm, Lora, Rollouts, SftArm, TrainedArm
 
@@ -53,6 +50,7 @@ __all__ = [
     "Fraction",
     "GrpoArm",
     "HubPath",
+    "HubProblems",
     "HubText",
     "Interventions",
     "JsonlProblems",
@@ -67,6 +65,7 @@ __all__ = [
     "NonNegative",
     "Nulls",
     "PretrainedBase",
+    "ProblemSource",
     "ProblemText",
     "Problems",
     "Report",

@@ -13,6 +13,8 @@ HubPath = Annotated[str, AfterValidator(expanduser)]
 """A folder, or an id on the Hugging Face hub."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+WorldTask = Literal["mod", "max", "par", "cnt", "min", "run"]
+"""The miniature world's tasks (`rlgen.data.miniature`)."""
 TokenSet = Literal["prompt", "last_prompt", "answer", "all"]
 """Which tokens of an item count: its prompt, the prompt's last token, the answer, or all of them."""
 

@@ -1,4 +1,4 @@
-"""Problems, tasks and their evaluation, and the corpus."""
+"""Tasks and their evaluation, and the corpus."""
 
 from __future__ import annotations
 
@@ -7,39 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from rlgen.study.sections.common import HubPath, Name, NonNegative, Section
-
-WorldTask = Literal["mod", "max", "par", "cnt", "min", "run"]
-"""The miniature world's tasks (`rlgen.data.miniature`)."""
-
-
-class MiniatureProblems(Section):
-    """Training problems drawn from the miniature world."""
-
-    source: Literal["miniature"]
-    task: WorldTask = "mod"
-    """The one task that both arms are trained on."""
-    items: PositiveInt = 4096
-    """Number of problems."""
-
-
-class JsonlProblems(Section):
-    """Training problems from a local JSONL file."""
-
-    source: Literal["jsonl"]
-    path: Path
-    """One JSON object a line."""
-    items: PositiveInt | None = None
-    """Rows used, from the first; all if not given."""
-    prompt: str = "{problem}\n"
-    """Python format string over a row's fields: what the model is given."""
-    answer: str = "answer"
-    """Field with the final answer."""
-    solution: str | None = "solution"
-    """Field with the worked solution that SFT learns; null if there is none."""
-
-
-Problems = Annotated[MiniatureProblems | JsonlProblems, Field(discriminator="source")]
+from rlgen.study.sections.common import HubPath, Name, NonNegative, Section, WorldTask
 
 
 class MiniatureTask(Section):
@@ -136,7 +104,7 @@ class HubText(Section):
     split: str = "train"
     """Its split."""
     revision: str | None = None
-    """Commit or tag on the hub. Without it, what is there today is taken."""
+    """Commit, tag or branch on the hub; the commit that it is when the corpus is begun is what is read."""
     field: str = "text"
     """Field with the document's text."""
     weight: PositiveFloat = 1.0

@@ -1,0 +1,117 @@
+"""Which problems are left out of both arms, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rlgen.data.answers import is_verifiable
+from rlgen.data.overlap import Evaluated, words
+from rlgen.errors import StudyError
+from rlgen.study.sections import Problems
+
+Count = Callable[[str, bool], int]
+"""Tokens of a text; whether it is a solution, which has an end token and no beginning token."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem as its source gives it."""
+
+    id: str
+    where: str
+    """File and line, or data set and row, for messages."""
+    text: str
+    prompt: str
+    answer: str
+    solution: str | None
+    level: Any = None
+    """The difficulty, if the source asks for some levels only."""
+    levels: tuple[float, float] | None = None
+    """The levels asked for."""
+    of_world: bool = False
+    """Drawn from the miniature world, apart from every evaluation item."""
+
+    def row(self) -> dict[str, Any]:
+        """As it stands in problems.jsonl."""
+        text = {} if self.text == self.prompt else {"problem": self.text}
+        return {"id": self.id, **text, "prompt": self.prompt, "answer": self.answer, "solution": self.solution}
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Why a problem is left out."""
+
+    reason: str
+    detail: str
+    task: str | None = None
+    """The task whose item it repeats."""
+
+
+class Filters:
+    """All filters, in their order; a problem is compared with those kept before it."""
+
+    def __init__(self, settings: Problems, evaluated: Evaluated, count: Count | None) -> None:
+        """`count` is needed if the settings limit tokens."""
+        self._settings, self._evaluated, self._count = settings, evaluated, count
+        self._kept: dict[str, str] = {}
+
+    def __call__(self, problem: Problem) -> Drop | None:
+        """Why a problem is left out; None if it is kept.
+
+        Raises StudyError, naming the row, if its answer cannot be verified and the study does not say what to do.
+        """
+        text = " ".join(words(problem.text))
+        found = (
+            _off_level(problem)
+            or self._repeated(text)
+            or self._contaminated(problem)
+            or self._too_long(problem)
+            or self._unverifiable(problem)
+        )
+        if found is None:
+            self._kept[text] = problem.id
+        return found
+
+    def _repeated(self, text: str) -> Drop | None:
+        return Drop("duplicate", f"of {self._kept[text]}") if text in self._kept else None
+
+    def _contaminated(self, problem: Problem) -> Drop | None:
+        found = None if problem.of_world else self._evaluated.find(problem.text)
+        if found is None:
+            return None
+        return Drop("contaminated", f"{found.item.task}, item {found.item.id}: {found.how}", found.item.task)
+
+    def _too_long(self, problem: Problem) -> Drop | None:
+        limits = (
+            ("prompt", problem.prompt, self._settings.max_prompt_tokens),
+            ("solution", problem.solution, self._settings.max_solution_tokens),
+        )
+        for what, text, limit in limits:
+            if limit is not None and text is not None:
+                assert self._count is not None
+                tokens = self._count(text, what == "solution")
+                if tokens > limit:
+                    return Drop(f"{what} too long", f"{tokens} tokens")
+        return None
+
+    def _unverifiable(self, problem: Problem) -> Drop | None:
+        if self._settings.unverifiable == "keep" or is_verifiable(problem.prompt, problem.answer):
+            return None
+        if self._settings.unverifiable == "refuse":
+            raise StudyError(
+                f"{problem.where}: no response could be found to match the answer {problem.answer!r}: math-verify "
+                "cannot read it, and it is not one line of plain text; mend it, or set `problems.unverifiable: drop`"
+            )
+        return Drop("unverifiable", problem.answer)
+
+
+def _off_level(problem: Problem) -> Drop | None:
+    """A level without a number is outside every range."""
+    if problem.levels is None:
+        return None
+    low, high = problem.levels
+    number = re.search(r"-?\d+(\.\d+)?", str(problem.level))
+    return None if number and low <= float(number[0]) <= high else Drop("level", str(problem.level))

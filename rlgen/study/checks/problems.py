@@ -1,0 +1,70 @@
+"""Training problems: whether their sources are there, and what they are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlgen.study.checks.finding import Finding
+from rlgen.study.sections import ExistingBase, HubProblems, JsonlProblems, MiniatureProblems, SftArm
+from rlgen.study.study import Study
+
+
+def check_problems(study: Study) -> Iterator[Finding]:
+    """What is wrong with the problems."""
+    yield from _sources(study)
+    yield from _levels(study)
+    yield from check_format("problems.prompt", study.problems.prompt)
+    yield from _solutions(study)
+    for name in study.problems.decontaminate or []:
+        if name not in study.task_names:
+            remedy = f"use some of: {', '.join(study.task_names)}"
+            yield Finding("problems.decontaminate", f"no task `{name}`", remedy)
+
+
+def _sources(study: Study) -> Iterator[Finding]:
+    for i, source in enumerate(study.problems.sources):
+        key = f"problems.sources[{i}]"
+        if isinstance(source, JsonlProblems) and not source.path.is_file():
+            remedy = "give a JSONL file, relative to the working directory"
+            yield Finding(f"{key}.path", f"no such file: {source.path}", remedy)
+        if isinstance(source, HubProblems) and not source.local and source.path.startswith((".", "/")):
+            remedy = "give a folder of data files, or a hub id"
+            yield Finding(f"{key}.path", f"no such folder: {source.path}", remedy)
+        if isinstance(source, MiniatureProblems) and isinstance(study.base, ExistingBase):
+            problem = "the miniature world needs the base that is pretrained on it"
+            yield Finding(f"{key}.source", problem, "set base.method to `pretrain`, or use source `jsonl` or `hub`")
+
+
+def _levels(study: Study) -> Iterator[Finding]:
+    for i, source in enumerate(study.problems.sources):
+        if isinstance(source, MiniatureProblems) or source.levels is None:
+            continue
+        low, high = source.levels
+        if source.level is None:
+            problem = f"{low:g} to {high:g}, of a level that is in no field"
+            yield Finding(f"problems.sources[{i}].levels", problem, "name the field by `level`")
+        if low > high:
+            yield Finding(f"problems.sources[{i}].levels", f"{low:g} is above {high:g}", "give the lowest first")
+
+
+def check_format(key: str, template: str) -> Iterator[Finding]:
+    """What is wrong with a format string over `problem`."""
+    marks = ("[first]", "[second]")
+    try:
+        first, second = (template.format(problem=mark) for mark in marks)
+        filled = first != second
+    except (AttributeError, LookupError, TypeError, ValueError):
+        filled = False
+    if not filled:
+        remedy = "write {problem} where the problem goes, and double all other braces"
+        yield Finding(key, f"{template!r} is no format string over `problem`", remedy)
+
+
+def _solutions(study: Study) -> Iterator[Finding]:
+    for i, source in enumerate(study.problems.sources):
+        if isinstance(source, MiniatureProblems) or source.solution is not None:
+            continue
+        for arm in study.arms:
+            if isinstance(arm, SftArm):
+                problem = f"arm `{arm.name}` learns solutions, and there are none"
+                yield Finding(f"problems.sources[{i}].solution", problem, "name the field with the worked solution")

@@ -71,6 +71,18 @@ def config_schema() -> None:
     typer.echo(json.dumps(schema(), indent=1))
 
 
+@config_app.command("memory")
+def config_memory(
+    study: Path,
+    model_config: Annotated[Path | None, typer.Option(help="The base's config.json, if it is not here.")] = None,
+) -> None:
+    """What training each arm takes on a GPU, by kind of GPU: an estimate that needs neither weights nor network."""
+    from rlgen.posttrain.memory import memory_of
+
+    for line in memory_of(study, model_config):
+        typer.echo(line)
+
+
 @store_app.command("info")
 def store_info(store: Path) -> None:
     """A store's shape, size and provenance: of a part, or of a folder of parts."""

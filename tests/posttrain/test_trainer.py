@@ -1,17 +1,25 @@
 """What the trained arms and the base share."""
 
+import dataclasses
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from trl import GRPOConfig
 
 from rlgen.data.problems import make_problems
 from rlgen.errors import StudyError
-from rlgen.posttrain.grpo import grpo
+from rlgen.posttrain.grpo import grpo, rollout_arguments
+from rlgen.posttrain.monitors import Monitors
 from rlgen.posttrain.pretrain import pretrain
 from rlgen.posttrain.sft import sft
-from rlgen.study.sections import GrpoArm, MiniatureProblems, PretrainedBase, Problems, SftArm
+from rlgen.posttrain.trainer import in_order
+from rlgen.study.sections import GrpoArm, MiniatureProblems, PretrainedBase, Problems, Rollouts, SftArm
 from rlgen.study.stages import GrpoSettings, PretrainSettings, ProblemsSettings, SftSettings
 from tests.evaluation.tiny import make_tiny
 
@@ -61,3 +69,78 @@ def test_a_diverging_base_names_its_own_learning_rate(tmp_path: Path) -> None:
     )
     with pytest.raises(StudyError, match=r"pretrain: .* is \w+ at step .* learning rate \(base\.lr\)"):
         pretrain(PretrainSettings(base=base), out=tmp_path / "base")
+
+
+def test_a_solution_that_is_too_long_names_its_row(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    arm = SftArm(name="sft", method="sft", max_length=20, **USUAL)
+    with pytest.raises(
+        StudyError,
+        match=r"problem `max-\d+` and its solution have \d+ tokens.*arms\[sft\]\.max_length.*max_prompt_tokens",
+    ):
+        sft(SftSettings(arm=arm), base=tiny, problems=problems, out=tmp_path / "arm")
+
+
+def test_a_prompt_that_leaves_no_room_names_its_row(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    arm = GrpoArm(name="rl", method="grpo", generations=2, max_completion_length=120, **USUAL)
+    with pytest.raises(
+        StudyError, match=r"problem `max-\d+` has \d+ tokens.*exceeds the model's 128.*max_prompt_tokens"
+    ):
+        grpo(GrpoSettings(arm=arm), base=tiny, problems=problems, out=tmp_path / "arm")
+
+
+def test_a_tokenizer_without_pad_and_end_token_is_refused(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "tiny")
+    file = tmp_path / "tiny" / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in settings.items() if k not in ("pad_token", "eos_token")}))
+    with pytest.raises(StudyError, match=r"neither a pad nor an end token.*tokenizer_config\.json"):
+        train_sft(tmp_path / "tiny", problems, tmp_path / "arm")
+
+
+def test_a_tokenizer_without_pad_token_pads_with_its_end_token(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "tiny")
+    file = tmp_path / "tiny" / "tokenizer_config.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "pad_token"}))
+    train_sft(tmp_path / "tiny", problems, tmp_path / "arm")
+    assert (tmp_path / "arm" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("missing", ["vllm", "deepspeed", "wandb"])
+def test_what_is_not_installed_is_asked_for_by_name(
+    missing: str, tiny: Path, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("grpo", "deepspeed", "monitors"):
+        monkeypatch.setattr(f"rlgen.posttrain.{module}.find_spec", lambda name: None if name == missing else name)
+    own = {"vllm": {"rollouts": Rollouts(engine="vllm")}, "deepspeed": {"zero": 2}, "wandb": {}}[missing]
+    arm = GrpoArm(name="rl", method="grpo", generations=2, max_completion_length=4, **USUAL, **own)
+    monitors = Monitors(["wandb"], tmp_path / "monitors") if missing == "wandb" else Monitors()
+    with pytest.raises(StudyError, match=rf"not installed; `pip install [^`]*{missing}"):
+        grpo(GrpoSettings(arm=arm), base=tiny, problems=problems, out=tmp_path / "arm", monitors=monitors)
+
+
+def test_rollouts_by_vllm_are_as_the_arm_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlgen.posttrain.grpo.find_spec", lambda name: name)
+
+    def arguments(**rollouts: Any) -> dict[str, Any]:
+        return rollout_arguments(GrpoArm(name="rl", method="grpo", rollouts=Rollouts(**rollouts)))
+
+    assert arguments(engine="transformers") == {"use_vllm": False}
+    assert arguments() == {"use_vllm": torch.cuda.is_available()}
+    assert arguments(engine="vllm", gpu_memory=0.4, tensor_parallel=2) == {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": 0.4,
+        "vllm_tensor_parallel_size": 2,
+    }
+    server = arguments(server="http://node7:8000")
+    assert server == {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": "http://node7:8000"}
+    known = {field.name for field in dataclasses.fields(GRPOConfig)}
+    assert server.keys() | arguments(engine="vllm").keys() <= known
+
+
+def test_the_rows_of_every_step_are_a_stretch_of_the_problems() -> None:
+    arm = SftArm(name="sft", method="sft", batch_size=4, epochs=1.5)
+    rows = [{"row": index} for index in range(6)]
+    assert [row["row"] for row in in_order(rows, arm)] == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
+    rl = GrpoArm(name="rl", method="grpo", batch_size=16, generations=4, epochs=1.0)
+    assert [row["row"] for row in in_order(rows, rl)] == [0, 1, 2, 3, 4, 5, 0, 1]

@@ -288,6 +288,15 @@ def test_answers_of_mathematics(response: str, answer: str, harness: bool, verif
     assert process_results({"prompt": "Problem: p\nAnswer:", "answer": answer}, [response])["acc"] == verified
 
 
+@pytest.mark.parametrize("form", ["${}$", "The answer is ${}$.", r"So the answer is $\boxed{{{}}}$."])
+def test_every_right_answer_of_mathematics_is_taken(real_data: Path, form: str) -> None:
+    for line in (real_data / "math500_test.jsonl").read_text().splitlines():
+        answer = json.loads(line)["answer"]
+        assert process_results({"prompt": "Problem: p\nAnswer:", "answer": answer}, [form.format(answer)])["acc"], (
+            answer
+        )
+
+
 @pytest.mark.parametrize(
     ("response", "harness", "verified"),
     [

@@ -46,6 +46,10 @@ class Row:
                 self.get(str(error.args[0]))
             raise StudyError(f"prompt: {template!r} is not a format string over named fields: {error}") from None
 
+    def with_values(self, values: dict[str, Any]) -> Row:
+        """Other values in the same place."""
+        return Row(self.where, self.number, values)
+
     def name(self) -> str:
         """The row's id: its field `id`, or else its number."""
         return str(self.values.get("id", self.number))

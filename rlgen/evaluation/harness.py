@@ -17,6 +17,7 @@ prompt anew, reports and progress bars take longer than a small model's answers.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -33,41 +34,33 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlgen.data.answers import is_right, read_answer
 from rlgen.data.tasks import TASK_JSON, TASK_YAML, read_items
 from rlgen.errors import StudyError
+from rlgen.evaluation.engine import Engine
 from rlgen.evaluation.lm import LiveLM, quiet
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.study.sections import Evaluation
 
-COLUMNS = ["task", "item", "sample", "right", "answer", "gold", "response", "prompt"]
+log = logging.getLogger("rlgen")
+
+COLUMNS = [
+    *("task", "item", "sample", "right", "answer", "gold", "response", "prompt"),
+    *("log_likelihoods", "right_norm"),
+]
 """Of a run's frame: `answer` is what was read from the response, `gold` what is right; both are text.
-The model has read or written `prompt` and `response` one straight after the other."""
+The model has read or written `prompt` and `response` one straight after the other. Of a multiple choice there are the
+choices' `log_likelihoods` and `right_norm`, the harness's acc_norm where it reports that; null otherwise."""
 
 
-class Harness:
-    """A live model and its tasks."""
+class Runner:
+    """A model that answers, and its tasks."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        tasks: Sequence[Path],
-        evaluation: Evaluation,
-    ) -> None:
-        """Load the task folders. Raises StudyError if answers of their length do not fit the model."""
-        self._lm = LiveLM(model, tokenizer, evaluation.batch_size)
+    def __init__(self, lm: Engine, tasks: Sequence[Path]) -> None:
+        """Load the task folders. Raises StudyError if prompts and answers of their length do not fit the model."""
+        self._lm = lm
         with quiet():
             found = [_LoadedTask(folder) for folder in tasks]
         for task in found:
-            if task.max_new_tokens >= self._lm.max_length:
-                raise StudyError(
-                    f"evaluation.max_new_tokens: {task.max_new_tokens} in task `{task.name}`; "
-                    f"the model's longest sequence, prompt included, is {self._lm.max_length}"
-                )
+            _check_lengths(task, lm)
         self._tasks = {task.name: task for task in found}
-
-    @property
-    def positions(self) -> TokenPositions:
-        """The token sets of the forward pass that is running: what an edit asks."""
-        return self._lm.positions
 
     @property
     def tasks(self) -> list[str]:
@@ -111,7 +104,27 @@ class Harness:
             else:
                 rows += (task.generated(item, sample, text) for sample, text in enumerate(texts[:samples]))
                 del texts[:samples]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame(rows, columns=COLUMNS).astype({"right_norm": "boolean"})
+
+
+class Harness(Runner):
+    """A live model and its tasks."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        tasks: Sequence[Path],
+        evaluation: Evaluation,
+    ) -> None:
+        """As `Runner`'s."""
+        self._live = LiveLM(model, tokenizer, evaluation.batch_size, evaluation.batch_tokens)
+        super().__init__(self._live, tasks)
+
+    @property
+    def positions(self) -> TokenPositions:
+        """The token sets of the forward pass that is running: what an edit asks."""
+        return self._live.positions
 
 
 class _LoadedTask:
@@ -136,19 +149,54 @@ class _LoadedTask:
         row = self.rows[item]
         prompt, gold = row["prompt"], row["answer"]
         answer, right = read_answer(prompt, response), is_right(prompt, response, gold)
-        return self._row(row, sample=sample, right=right, answer=answer, gold=gold, response=response)
+        answers = {"right": right, "answer": answer, "gold": gold, "response": response}
+        return self._row(row, sample=sample, **answers, log_likelihoods=None, right_norm=None)
 
     def scored(self, item: str, scores: Sequence[tuple[float, bool]]) -> dict[str, Any]:
         """The frame's row of an answer by log-likelihood: right as the harness's `acc` says."""
         row = self.rows[item]
-        right = bool(self._task.process_results(row, scores)["acc"])
+        metrics = self._task.process_results(row, scores)
+        norm = bool(metrics["acc_norm"]) if "acc_norm" in metrics else None
         best = max(range(len(scores)), key=lambda choice: scores[choice][0])
         answer, gold = row["choices"][best], row["choices"][row["answer"]]
         response = self.requests[item][best].args[1]  # as it was scored: the delimiter before it is part of it
-        return self._row(row, sample=0, right=right, answer=answer, gold=gold, response=response)
+        answers = {"right": bool(metrics["acc"]), "answer": answer, "gold": gold, "response": response}
+        likelihoods = [score for score, _ in scores]
+        return self._row(row, sample=0, **answers, log_likelihoods=likelihoods, right_norm=norm)
 
     def _row(self, row: dict[str, Any], **rest: Any) -> dict[str, Any]:
         return {"task": self.name, "item": row["id"], "prompt": row["prompt"], **rest}
+
+
+def _check_lengths(task: _LoadedTask, lm: Engine) -> None:
+    """Raise StudyError where an answer could not be as long as it may be; warn of choices that will be cut."""
+    room = lm.max_length - task.max_new_tokens
+    if room <= 0:
+        raise StudyError(
+            f"evaluation.max_new_tokens: {task.max_new_tokens} in task `{task.name}`; "
+            f"the model's longest sequence, prompt included, is {lm.max_length}; set less, there or in the task"
+        )
+    longer = {item: length for item in task.rows if (length := _length(task, item, lm, room)) > room}
+    if not longer:
+        return
+    first, length = next(iter(longer.items()))
+    if not task.multiple_choice:
+        raise StudyError(
+            f"task `{task.name}`, item `{first}`: its prompt has {length} tokens; beside answers of "
+            f"{task.max_new_tokens} the model has room for {room}; set a smaller max_new_tokens, or leave the item out"
+        )
+    log.warning(
+        "task `%s`: %d of %d items are longer than the model's %d tokens and are cut at their start, as the harness "
+        "does, the first of them `%s` (%d)",
+        *(task.name, len(longer), len(task.rows), lm.max_length, first, length),
+    )
+
+
+def _length(task: _LoadedTask, item: str, lm: Engine, room: int) -> int:
+    """Tokens that an item takes, an answer that is to be generated left out; 0 if so few bytes cannot be too many."""
+    texts = ["".join(r.args) if task.multiple_choice else r.args[0] for r in task.requests[item]]
+    longest = max(texts, key=len)
+    return len(lm.tok_encode(longest)) if len(longest.encode()) >= room else 0
 
 
 def _configuration(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:

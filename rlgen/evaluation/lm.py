@@ -12,8 +12,8 @@ import contextlib
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from rlgen.evaluation.positions import TokenPositions
 
 log = logging.getLogger("rlgen")
+
+Item = TypeVar("Item")
 
 Pair = tuple[Any, list[int], list[int]]
 """The harness's request of a log-likelihood: (strings, context ids, continuation ids)."""
@@ -44,9 +46,16 @@ def quiet() -> Iterator[None]:
 class LiveLM(HFLM):  # type: ignore[misc]
     """A causal LM in memory, for the harness. `seed` may be set before each run."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        batch_tokens: int | None = None,
+    ) -> None:
         with quiet():
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        self._batch_tokens = batch_tokens
         self.positions = TokenPositions()
         stops = model.generation_config.eos_token_id if model.generation_config else None
         self._end_tokens = {tokenizer.eos_token_id, *([stops] if isinstance(stops, int) else stops or [])} - {None}
@@ -77,22 +86,13 @@ class LiveLM(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """(log-likelihood, whether greedy) of every continuation; requests that share their input share a row."""
         rows: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
-        cut = sum(len(context) + len(continuation) > self.max_length + 1 for _, context, continuation in requests)
-        if cut:
-            log.warning("%d of %d texts exceed %d tokens: cut at their start", cut, len(requests), self.max_length)
         for index, (_, context, continuation) in enumerate(requests):
             ids = (context + continuation)[-(self.max_length + 1) :]
             rows[len(ids) - len(continuation), tuple(ids[:-1])].append(index)
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         ordered = sorted(rows.items(), key=lambda row: (-len(row[0][1]), row[0][1]))
-        for start in range(0, len(ordered), self.batch_size):
-            self._score(
-                [
-                    (key, [(i, requests[i][2]) for i in wanted])
-                    for key, wanted in ordered[start : start + self.batch_size]
-                ],
-                found,
-            )
+        for batch in batches(ordered, lambda row: len(row[0][1]), self.batch_size, self._batch_tokens):
+            self._score([(key, [(i, requests[i][2]) for i in wanted]) for key, wanted in batch], found)
         return found
 
     def _score(
@@ -106,10 +106,12 @@ class LiveLM(HFLM):  # type: ignore[misc]
         padded = [list(ids) + [0] * (int(lengths[0]) - len(ids)) for (_, ids), _ in batch]
         ids_BT = torch.tensor(padded, device=self.device)
         self.positions.pairs(ids_BT, contexts, lengths)
-        logits_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
+        first = int(contexts.min()) - 1  # the vocabulary's scores are not needed before any row's continuation
+        kept = ids_BT.shape[1] - first
+        logits_BTV = self.model(input_ids=ids_BT, use_cache=False, logits_to_keep=kept).logits
         self.positions.end()
         for ((context, ids), wanted), logits_TV in zip(batch, logits_BTV, strict=True):
-            scores_TV = torch.log_softmax(logits_TV[context - 1 : len(ids)].float(), dim=-1)
+            scores_TV = torch.log_softmax(logits_TV[context - 1 - first : len(ids) - first].float(), dim=-1)
             best_T = scores_TV.argmax(-1)
             for index, continuation in wanted:
                 target_T = torch.tensor(continuation, device=self.device)
@@ -119,8 +121,16 @@ class LiveLM(HFLM):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------ generation
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
-        """As HFLM's, without its progress bar."""
-        return list(super().generate_until(requests, disable_tqdm=True))
+        """As HFLM's, without its progress bar, and with `batch_tokens` as the limit of a batch."""
+        if self._batch_tokens is None:
+            return list(super().generate_until(requests, disable_tqdm=True))
+        longest = [len(self.tok_encode(r.args[0])) + r.args[1].get("max_gen_toks", self.max_gen_toks) for r in requests]
+        ordered = sorted(range(len(requests)), key=lambda index: -longest[index])
+        found = [""] * len(requests)
+        for batch in batches(ordered, longest.__getitem__, self.batch_size, self._batch_tokens):
+            for index, text in zip(batch, super().generate_until([requests[i] for i in batch], True), strict=True):
+                found[index] = text
+        return found
 
     @torch.no_grad()
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
@@ -194,6 +204,20 @@ class LiveLM(HFLM):  # type: ignore[misc]
             key = hashlib.blake2b(f"{self._seed} {sample} ".encode() + prompt, digest_size=16).digest()
             found.append(np.random.Generator(np.random.Philox(key=int.from_bytes(key))).random(steps))
         return torch.from_numpy(np.stack(found)).to(ids_BT.device)
+
+
+def batches(
+    ordered: Sequence[Item], length: Callable[[Item], int], most: int, tokens: int | None
+) -> Iterator[Sequence[Item]]:
+    """Items in batches of `most` at most, and of so many tokens, padding included; a longer item is alone.
+
+    They come ordered by length, the longest first, which a batch is padded to.
+    """
+    start = 0
+    while start < len(ordered):
+        fit = most if tokens is None else min(most, max(1, tokens // max(1, length(ordered[start]))))
+        yield ordered[start : start + fit]
+        start += fit
 
 
 def choose(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> Tensor:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from rlgen.evaluation.scoring import paired_test
 
 Z95 = 1.959964
 """Half-width of a 95% normal interval, in standard errors."""
@@ -49,3 +52,28 @@ def contrasts(
             difference = (item_accuracy(frame) - reference).dropna()
             found[arm] = {group: mean_over_tasks(difference, tasks) for group, tasks in groups.items()}
     return found
+
+
+def paired_tests(items: Mapping[str, pd.DataFrame], groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Every model against every one before it, the arms against base first: a test for each task and group.
+
+    Items weigh the same in a group's test, whatever their task; null where a group has none.
+    """
+    found = []
+    for against, model in combinations(items, 2):
+        both = pd.concat([_by_item(items[model]), _by_item(items[against])], axis=1, join="inner", keys=["a", "b"])
+        in_task = both.index.get_level_values("task")
+        pooled = {group: _test(both[in_task.isin(tasks)]) for group, tasks in groups.items()}
+        single = {task: _test(both[in_task == task]) for tasks in groups.values() for task in tasks}
+        found.append({"model": model, "against": against, "groups": pooled, "tasks": single})
+    return found
+
+
+def _by_item(items: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and number of samples of each item, indexed by (task, item)."""
+    return items.groupby(["task", "item"], sort=True)["right"].agg(["mean", "size"]).astype(float)
+
+
+def _test(both: pd.DataFrame) -> dict[str, Any] | None:
+    single = bool((both["a"]["size"] == 1).all() and (both["b"]["size"] == 1).all())
+    return paired_test(both["a"]["mean"], both["b"]["mean"], single) if len(both) else None

@@ -37,7 +37,7 @@ def percent(value: float) -> str:
 def accuracy_bars(
     group: str, tasks: Sequence[str], models: Sequence[str], accuracy: Mapping[str, Block], colours: Mapping[str, str]
 ) -> str:
-    """Accuracy by task, one bar a model with its 95% interval."""
+    """Accuracy by task, one bar a model with its 95% interval; a dashed line where guessing among choices would be."""
     bar, gap, margin = 20.0, 22.0, (22, 8, 26, 36)
     width = max(150.0, margin[3] + margin[1] + len(tasks) * (bar * len(models) + gap))
     size = (width, 220.0)
@@ -49,6 +49,10 @@ def accuracy_bars(
         for slot, model in enumerate(models):
             left = middle + (slot - len(models) / 2) * bar
             _bar_with_interval(plot, left, bar - 3, accuracy[model][task], colours[model], f"{model} on {task}")
+        chance = accuracy[models[0]][task].get("chance")
+        if chance is not None:
+            reach = (len(models) * bar + gap) / 2 - 4
+            plot.line((middle - reach, plot.y(chance)), (middle + reach, plot.y(chance)), "ink", 1, "3 2")
     plot.line((plot.left, plot.bottom), (plot.right, plot.bottom), "soft")
     return plot.svg()
 

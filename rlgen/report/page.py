@@ -53,7 +53,8 @@ def render(settings: ReportSettings, summary: Mapping[str, Any], panels: Panels,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (words.share, words.points, words.number, words.interval, words.quantity, words.listed, causal.duration)
+    numbers = (words.share, words.points, words.number, words.probability, words.interval, words.quantity)
+    filters = (*numbers, words.listed, causal.duration)
     environment.filters.update({form.__name__: form for form in filters})
     environment.filters["svg"] = Markup  # drawn here, and escaped while it was drawn
     environment.filters["compact"] = lambda value: json.dumps(value, sort_keys=True)

@@ -13,7 +13,7 @@ import pandas as pd
 from rlgen.errors import StudyError
 from rlgen.paths import Layout
 from rlgen.report.comparison import compare
-from rlgen.report.contrasts import contrasts, group_accuracy
+from rlgen.report.contrasts import contrasts, group_accuracy, paired_tests
 from rlgen.report.findings import findings
 from rlgen.report.jobs import cost, find_jobs
 from rlgen.stage import read_manifest, write_json
@@ -45,6 +45,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "accuracy": {model: read_json(paths.evaluation(model) / "accuracy.json") for model in settings.models},
         "group_accuracy": group_accuracy(items, settings.groups),
         "contrasts": contrasts(items, BASE, settings.groups),
+        "paired": paired_tests(items, settings.groups),
         "crosscoders": {name: c for name, c in crosscoders.items() if name not in NULLS.values()},
         "variants": {
             name: compare(paths, fits, [_crosscoder(paths, fit, settings.crosscoders[name]) for fit in fits])

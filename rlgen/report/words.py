@@ -36,6 +36,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", _MINUS)
 
 
+def probability(p: float | None) -> str:
+    """A p value: two significant digits, or that it is below a thousandth."""
+    return "<0.001" if p is not None and p < 0.001 else number(p, 2)
+
+
 def interval(block: Block | None, signed: bool = False) -> str:
     """A block's 95% interval, as ` [low, high]`; empty if it has none."""
     if not block or block.get("low") is None or block.get("high") is None:

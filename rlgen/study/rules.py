@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from rlgen.study.sections import (
+    BenchmarkTask,
     Existing,
     ExistingArm,
     ExistingBase,
@@ -57,7 +58,8 @@ class Rules:
 
     def task_files(self, task: str) -> list[str]:
         """The user's file of a task's items, if they come from one."""
-        return [str(t.path) for t in self._study.all_tasks if t.name == task and isinstance(t, JsonlTask)]
+        found = next((t for t in self._study.all_tasks if t.name == task), None)
+        return [str(found.path)] if isinstance(found, (JsonlTask, BenchmarkTask)) and found.path else []
 
     @property
     def corpus_files(self) -> list[str]:

@@ -92,7 +92,7 @@ class TaskSettings(StageSettings):
     @classmethod
     def of(cls, study: Study, task: str) -> TaskSettings:
         found = next(t for t in study.all_tasks if t.name == task)
-        return cls(seed=study.seed, task=found, evaluation=study.evaluation)
+        return cls(seed=study.seed, task=found, evaluation=_live(study.evaluation))
 
 
 class CorpusSettings(StageSettings):
@@ -233,9 +233,14 @@ class InterveneSettings(StageSettings):
             directions=found.directions,
             samples=found.samples,
             bootstrap=found.bootstrap,
-            evaluation=study.evaluation,
+            evaluation=_live(study.evaluation),
             groups=study.task_groups,
         )
+
+
+def _live(evaluation: Evaluation) -> Evaluation:
+    """Without the engine: only the stage `evaluate` asks for it."""
+    return evaluation.model_copy(update={"engine": Evaluation.model_fields["engine"].default})
 
 
 class SummarySettings(StageSettings):

@@ -9,16 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlgen.data.tasks import make_task
 from rlgen.errors import StudyError
 from rlgen.evaluation.harness import COLUMNS, Harness
-from rlgen.evaluation.lm import LiveLM, choose
-from rlgen.models import ResidualEdit, edited, residuals
-from rlgen.study.sections import Evaluation, TokenSet
+from rlgen.evaluation.lm import LiveLM, batches, choose
+from rlgen.models import ResidualEdit, edited, load_model, load_tokenizer, residuals
+from rlgen.study.sections import BenchmarkTask, Evaluation, JsonlTask, TokenSet
+from rlgen.study.stages import TaskSettings
+from tests.data.test_problems import jsonl
 from tests.evaluation.conftest import EVALUATION
 
 
@@ -112,6 +117,67 @@ def test_answers_too_long_for_the_model_are_refused(
         Harness(model, tokenizer, [tasks["max"]], EVALUATION)
 
 
+def benchmark(tmp_path: Path, name: str, *rows: dict[str, Any], **settings: Any) -> Path:
+    task = BenchmarkTask(name=name, source="benchmark", path=jsonl(tmp_path / f"{name}.jsonl", *rows), **settings)
+    make_task(TaskSettings(task=task, evaluation=EVALUATION), out=tmp_path / name)
+    return tmp_path / name
+
+
+def test_a_prompt_that_leaves_no_room_is_named(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    rows = [{"id": f"p{n}", "problem": "1" * n, "answer": "2"} for n in (10, 200)]
+    folder = benchmark(tmp_path, "math500", *rows, max_new_tokens=8)
+    with pytest.raises(StudyError, match=r"task `math500`, item `p200`: its prompt has 2\d\d tokens.*room for 120"):
+        Harness(model, tokenizer, [folder], EVALUATION)
+
+
+def test_choices_that_are_cut_are_named(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"id": f"q{n}", "question": "1" * n, "choices": ["a", "b"], "answer": 1} for n in (10, 200, 300)]
+    folder = benchmark(tmp_path, "piqa", *rows)
+    with caplog.at_level("WARNING", logger="rlgen"):
+        found = Harness(model, tokenizer, [folder], EVALUATION)
+    assert "task `piqa`: 2 of 3 items are longer than the model's 128 tokens" in caplog.text
+    assert "`q200`" in caplog.text
+    assert len(found.run()) == 3
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 300])
+def test_batches_of_so_many_tokens_give_the_same(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, Path], tokens: int
+) -> None:
+    seen: list[int] = []
+    forward = model.forward
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        seen.append(settings["input_ids"].numel() if settings["input_ids"].shape[1] > 1 else 0)
+        return forward(*args, **settings)
+
+    whole = Harness(model, tokenizer, list(tasks.values()), EVALUATION).run(samples=2, seed=3)
+    limited = EVALUATION.model_copy(update={"batch_tokens": tokens})
+    model.forward = counted
+    frame = Harness(model, tokenizer, list(tasks.values()), limited).run(samples=2, seed=3)
+    assert max(seen) <= max(tokens, 30)  # the longest sequence is fed alone
+    assert frame[["task", "item", "sample"]].equals(whole[["task", "item", "sample"]])
+    assert (frame["response"] == whole["response"]).mean() > 0.95  # but for rounding in another batch
+    for likelihoods, expected in zip(frame["log_likelihoods"], whole["log_likelihoods"], strict=True):
+        assert likelihoods == (expected if expected is None else pytest.approx(expected, abs=1e-4))
+
+
+@given(st.lists(st.integers(1, 60)), st.integers(1, 8), st.one_of(st.none(), st.integers(1, 200)))
+def test_batches_hold_every_item_once_and_no_more_than_they_may(
+    lengths: list[int], most: int, tokens: int | None
+) -> None:
+    ordered = sorted(lengths, reverse=True)
+    found = list(batches(ordered, int, most, tokens))
+    assert [item for batch in found for item in batch] == ordered
+    for batch in found:
+        assert 1 <= len(batch) <= most
+        assert tokens is None or len(batch) == 1 or len(batch) * batch[0] <= tokens
+
+
 # ------------------------------------------------------------------------------------------------ edits
 
 
@@ -203,11 +269,6 @@ def test_no_temperature_is_greedy() -> None:
 
 
 def test_a_real_model_on_real_items(real_model: Path, real_data: Path, tmp_path: Path) -> None:
-    from rlgen.data.tasks import make_task
-    from rlgen.models import load_model, load_tokenizer
-    from rlgen.study.sections import JsonlTask
-    from rlgen.study.stages import TaskSettings
-
     path = real_data / "sciq_test.jsonl"
     task = JsonlTask(name="sciq", source="jsonl", path=path, format="multiple_choice", items=50)
     evaluation = Evaluation(batch_size=32)

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
-from rlgen.evaluation.scoring import accuracy, process_results, wilson
+from rlgen.evaluation.scoring import accuracy, paired_test, process_results, wilson
 
 
 def test_wilsons_interval_is_the_published_one() -> None:
@@ -53,3 +56,64 @@ def test_the_harness_hook_averages_samples() -> None:
     doc = {"prompt": "Q max 123456\nA ", "answer": "6"}
     assert process_results(doc, [["6", "12=6", "5", ""]]) == {"acc": 0.5}
     assert process_results(doc, ["6"]) == {"acc": 1.0}
+
+
+# ------------------------------------------------------------------------------------------- paired tests
+
+
+def discordant(better: int, worse: int, same: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Items' accuracies of two models that differ on so many."""
+    first = np.repeat([1.0, 0.0, 1.0], [better, worse, same])
+    return first, np.repeat([0.0, 1.0, 1.0], [better, worse, same])
+
+
+def test_mcnemars_published_example() -> None:
+    """Approval of a prime minister, asked twice of 1,600 (Agresti, Categorical Data Analysis): z squared is 17.36."""
+    first, second = discordant(86, 150, 794 + 570)
+    found = paired_test(first, second, single=False)
+    assert (found["n"], found["better"], found["worse"]) == (1600, 86, 150)
+    assert found["p"] == pytest.approx(stats.chi2.sf(17.36, df=1), rel=1e-2)
+    assert paired_test(first, second, single=True)["p"] == pytest.approx(stats.binomtest(86, 236).pvalue)
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 50))
+def test_one_sample_an_item_is_the_exact_binomial_test(better: int, worse: int, same: int) -> None:
+    first, second = discordant(better, worse, same + 1)
+    found = paired_test(first, second, single=True)
+    expected = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
+    assert found["p"] == pytest.approx(expected)
+    assert found["difference"] == pytest.approx((better - worse) / (better + worse + same + 1))
+    assert paired_test(second, first, single=True)["p"] == found["p"]
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_clusters_of_one_are_mcnemars_chi_square(better: int, worse: int) -> None:
+    found = paired_test(*discordant(better, worse, 7), single=False)
+    assert found["p"] == pytest.approx(stats.chi2.sf((better - worse) ** 2 / (better + worse), df=1), rel=1e-9)
+
+
+def test_an_item_counts_once_however_often_it_was_sampled() -> None:
+    """Samples that only repeat their item make no difference, as they would if each counted."""
+    first, second = discordant(12, 3, 20)
+    once = paired_test(first, second, single=False)
+    means = [np.repeat(accuracies, 8).reshape(-1, 8).mean(1) for accuracies in (first, second)]
+    assert paired_test(*means, single=False) == once
+
+
+def test_models_that_agree_everywhere_are_not_told_apart() -> None:
+    for single in (True, False):
+        assert paired_test([1, 0, 1], [1, 0, 1], single)["p"] == 1.0
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_where_there_is_no_difference_p_is_uniform(samples: int) -> None:
+    """Each model has a luck of its own on every item, which its samples share: counting samples rejects too often."""
+    rng = np.random.default_rng(0)
+    clustered, naive = [], []
+    for _ in range(1500):
+        right = rng.random((2, 150, samples)) < rng.beta(0.5, 0.5, (2, 150, 1))
+        clustered.append(paired_test(*right.mean(-1), single=False)["p"])
+        naive.append(paired_test(*right.reshape(2, -1).astype(float), single=False)["p"])
+    assert stats.kstest(clustered, "uniform").statistic < 0.06
+    assert np.mean(np.array(clustered) < 0.05) == pytest.approx(0.05, abs=0.015)
+    assert samples == 1 or np.mean(np.array(naive) < 0.05) > 0.15

@@ -77,6 +77,26 @@ def test_problems_are_told_with_what_was_left_out(page: str) -> None:
     assert "owner/set (train) c0ffeec0ffee 25 20 contaminated 3, duplicate 2" in text
 
 
+def test_paired_tests_are_listed(page: str) -> None:
+    text = Reader(page).text
+    assert re.search(r"rl sft transfer 360 \+\d+\.\d \d+ \d+ <0\.001", text)
+    assert text.count("chance") == 0, "nothing here is a multiple choice"
+
+
+def test_the_chance_level_is_drawn_and_listed(tree: Tree) -> None:
+    tree.write()
+    for model in ("base", "sft", "rl"):
+        path = tree.paths.evaluation(model) / "accuracy.json"
+        found = json.loads(path.read_text())
+        found["par"] |= {"chance": 0.25, "acc_norm": {"value": 0.5, "n": 120, "low": 0.4, "high": 0.6}}
+        path.write_text(json.dumps(found))
+    text = Reader(tree.report()).text
+    assert re.search(r"transfer par 120 25\.0 ", text)
+    assert "(acc_norm)" in text
+    assert re.search(r"par 50\.0 \[40\.0, 60\.0\]", text)
+    assert (tree.paths.report / "figures" / "accuracy-transfer.svg").read_text().count("stroke-dasharray") == 1
+
+
 def test_names_are_text_in_figures_too(tree: Tree) -> None:
     task = "a<b&c"
     tree.tasks = {"train_domain": [], "transfer": [task, "par"], "unseen": []}

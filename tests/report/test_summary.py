@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from rlgen.errors import StudyError
-from rlgen.report.contrasts import contrasts, mean_over_tasks
+from rlgen.report.contrasts import contrasts, mean_over_tasks, paired_tests
 from rlgen.report.summary import plain, read_summary
 
 if TYPE_CHECKING:
@@ -140,6 +140,29 @@ def test_a_contrast_is_paired_by_item() -> None:
     shuffled = contrasts({"base": base, "arm": arm.sample(frac=1, random_state=1)}, "base", {"transfer": ["t"]})
     expected = float(arm["right"].mean()) - float(base["right"].mean())
     assert shuffled["arm"]["transfer"]["value"] == pytest.approx(expected)
+
+
+def test_every_pair_of_models_is_tested(tree: Tree) -> None:
+    found = tree.write().summarise()["paired"]
+    assert [(pair["model"], pair["against"]) for pair in found] == [("sft", "base"), ("rl", "base"), ("rl", "sft")]
+    for pair in found:
+        assert pair["groups"].keys() == tree.tasks.keys()
+        assert pair["tasks"].keys() == {task for tasks in tree.tasks.values() for task in tasks}
+        pooled = pair["groups"]["transfer"]
+        assert pooled["n"] == sum(pair["tasks"][task]["n"] for task in tree.tasks["transfer"])
+        assert not pooled["exact"], "two samples an item"
+    rl = found[1]["groups"]["transfer"]
+    assert rl["difference"] > 0.2
+    assert rl["p"] < 0.001
+    assert rl["better"] > rl["worse"]
+
+
+def test_pairs_are_matched_by_item_and_empty_groups_have_none() -> None:
+    first = pd.DataFrame({"task": "t", "item": list("abcd"), "sample": 0, "right": [True, True, True, False]})
+    second = pd.DataFrame({"task": "t", "item": list("edcba"), "sample": 0, "right": [True, True, False, False, False]})
+    (found,) = paired_tests({"base": first, "arm": second}, {"transfer": ["t"], "unseen": []})
+    assert found["tasks"]["t"] == {"difference": -0.5, "n": 4, "better": 1, "worse": 3, "p": 0.625, "exact": True}
+    assert found["groups"] == {"transfer": found["tasks"]["t"], "unseen": None}
 
 
 def test_imports_no_torch() -> None:

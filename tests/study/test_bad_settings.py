@@ -88,6 +88,23 @@ BAD = {
         "'mod'",
     ),
     "no transfer task": (put("tasks.transfer", []), "tasks.transfer", "at least 1 item"),
+    "no such benchmark": (
+        put("tasks.unseen.0", {"name": "arc-challenge", "source": "benchmark"}),
+        "tasks.unseen[0].name",
+        "did you mean `arc_challenge`",
+    ),
+    "no such benchmark by key": (
+        put("tasks.unseen.0", {"name": "x", "source": "benchmark", "benchmark": "aime2024"}),
+        "tasks.unseen[0].benchmark",
+        "did you mean `aime24`",
+    ),
+    "missing file of a benchmark": (
+        put("tasks.unseen.0", {"name": "sciq", "source": "benchmark", "path": "no/such.jsonl"}),
+        "tasks.unseen[0].path",
+        "JSONL file",
+    ),
+    "no samples": (put("tasks.unseen.0.samples", 0), "tasks.unseen[0].samples", "greater than 0"),
+    "unknown engine": (put("evaluation.engine", "sglang"), "evaluation.engine", "'vllm'"),
     "missing file": (put("tasks.unseen.0", JSONL_TASK), "tasks.unseen[0].path", "JSONL file"),
     "missing model": (lambda s: s["arms"].append(EXISTING_ARM), "arms[2].path", "config.json"),
     "k over features": (put("crosscoders.base-rl.k", 4096), "crosscoders.base-rl.k", "smaller k"),

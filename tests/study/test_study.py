@@ -19,10 +19,12 @@ from rlgen.study.checks.running import RULES
 from rlgen.study.sections import ExistingArm, GrpoArm, PretrainedBase, SftArm
 from rlgen.study.stages import (
     DumpSettings,
+    EvaluateSettings,
     FitSettings,
     InterveneSettings,
     SftSettings,
     SummarySettings,
+    TaskSettings,
     parse_settings,
     schema,
 )
@@ -73,6 +75,16 @@ def test_order_of_keys_and_given_defaults_do_not_change_what_is_compared() -> No
     reordered["arms"][0] = dict(reversed(arm.items())) | {"epochs": 1.0, "schedule": "cosine"}
     first, second = parse_study(GOOD), parse_study(reordered)
     assert SftSettings.of(first, "sft").canonical() == SftSettings.of(second, "sft").canonical()
+
+
+def test_the_engine_reruns_evaluations_alone() -> None:
+    """Tasks and interventions do not read it."""
+    changed = copy.deepcopy(GOOD)
+    changed["evaluation"]["engine"] = "vllm"
+    first, second = parse_study(GOOD), parse_study(changed)
+    assert TaskSettings.of(first, "max").canonical() == TaskSettings.of(second, "max").canonical()
+    assert InterveneSettings.of(first, "ablate").canonical() == InterveneSettings.of(second, "ablate").canonical()
+    assert EvaluateSettings.of(first).canonical() != EvaluateSettings.of(second).canonical()
 
 
 def test_stage_settings_survive_the_command_line() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlgen.data import benchmarks
 from rlgen.study.checks.finding import Finding
-from rlgen.study.sections import HubText, JsonlTask, JsonlText, PretrainedBase
+from rlgen.study.sections import BenchmarkTask, HubText, JsonlTask, JsonlText, PretrainedBase
 from rlgen.study.study import Study
 
 POSITIONS = 256
@@ -16,6 +17,7 @@ POSITIONS = 256
 def check_data(study: Study) -> Iterator[Finding]:
     """What is wrong with tasks, corpus and stores."""
     yield from _task_names(study)
+    yield from _benchmarks(study)
     yield from _files(study)
     yield from _world(study)
     yield from _sizes(study)
@@ -31,10 +33,20 @@ def _task_names(study: Study) -> Iterator[Finding]:
             seen[name] = group
 
 
+def _benchmarks(study: Study) -> Iterator[Finding]:
+    known = benchmarks.names()
+    for group, tasks in study.tasks:
+        for i, task in enumerate(tasks):
+            if isinstance(task, BenchmarkTask) and task.benchmark_name not in known:
+                key = f"tasks.{group}[{i}].{'benchmark' if task.benchmark else 'name'}"
+                yield Finding(key, f"no benchmark `{task.benchmark_name}`", benchmarks.nearest(task.benchmark_name))
+
+
 def _files(study: Study) -> Iterator[Finding]:
     local: list[tuple[str, Path]] = []
     for group, tasks in study.tasks:
-        local += [(f"tasks.{group}[{i}].path", t.path) for i, t in enumerate(tasks) if isinstance(t, JsonlTask)]
+        from_files = ((i, t.path) for i, t in enumerate(tasks) if isinstance(t, (JsonlTask, BenchmarkTask)))
+        local += [(f"tasks.{group}[{i}].path", path) for i, path in from_files if path]
     sources = enumerate(study.corpus.sources)
     local += [(f"corpus.sources[{i}].path", s.path) for i, s in sources if isinstance(s, JsonlText)]
     for key, path in local:

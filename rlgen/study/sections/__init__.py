@@ -7,6 +7,7 @@ from rlgen.study.sections.causal import Amplification, Edit, Interventions, Loca
 from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet, WorldTask
 from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, CrosscoderEntry, Tracking
 from rlgen.study.sections.data import (
+    BenchmarkTask,
     Corpus,
     Evaluation,
     HubText,
@@ -38,6 +39,7 @@ __all__ = [
     "Arm",
     "Attribution",
     "Base",
+    "BenchmarkTask",
     "Codec",
     "Corpus",
     "Crosscoder",

@@ -10,11 +10,20 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from rlgen.study.sections.common import HubPath, Name, NonNegative, Section, WorldTask
 
 
-class MiniatureTask(Section):
-    """An evaluation task of the miniature world: free generation, the final answer is compared."""
+class _Task(Section):
+    """What every evaluation task says."""
 
     name: Name
     """The task's name."""
+    samples: PositiveInt | None = None
+    """Samples per generated item; `evaluation.samples` if not given."""
+    max_new_tokens: PositiveInt | None = None
+    """Longest generated answer, in tokens; the benchmark's own or else `evaluation.max_new_tokens` if not given."""
+
+
+class MiniatureTask(_Task):
+    """An evaluation task of the miniature world: free generation, the final answer is compared."""
+
     source: Literal["miniature"]
     task: WorldTask | None = None
     """The world's task, if its name is not the task's own."""
@@ -22,11 +31,9 @@ class MiniatureTask(Section):
     """Number of items, drawn apart from the training problems."""
 
 
-class JsonlTask(Section):
+class JsonlTask(_Task):
     """An evaluation task from a local JSONL file."""
 
-    name: Name
-    """The task's name."""
     source: Literal["jsonl"]
     path: Path
     """One JSON object a line."""
@@ -38,7 +45,26 @@ class JsonlTask(Section):
     """Python format string over a row's fields."""
 
 
-Task = Annotated[MiniatureTask | JsonlTask, Field(discriminator="source")]
+class BenchmarkTask(_Task):
+    """A benchmark by lm-evaluation-harness's own prompts and metrics (`rlgen.data.benchmarks`)."""
+
+    source: Literal["benchmark"]
+    benchmark: str | None = None
+    """The benchmark, if its name is not the task's own."""
+    path: Path | None = None
+    """A local JSONL file of normalised rows; without it, the benchmark's data set on the hub is read."""
+    revision: str | None = None
+    """Commit or tag of the data set on the hub. Without it, what is there today is taken."""
+    items: PositiveInt | None = None
+    """Rows used, from the first; all if not given."""
+
+    @property
+    def benchmark_name(self) -> str:
+        """The benchmark's name."""
+        return self.benchmark or self.name
+
+
+Task = Annotated[MiniatureTask | JsonlTask | BenchmarkTask, Field(discriminator="source")]
 
 
 class Tasks(Section):
@@ -63,6 +89,11 @@ class Evaluation(Section):
     """Longest generated answer, in tokens."""
     batch_size: PositiveInt = 256
     """Sequences per batch."""
+    batch_tokens: PositiveInt | None = None
+    """Tokens per batch at most, padding and answers included: batches of long sequences have fewer of them. No limit
+    if not given."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What answers in the stage `evaluate`: interventions edit the live model, which only `transformers` has."""
 
 
 class MiniatureText(Section):

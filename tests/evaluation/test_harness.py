@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.errors import StudyError
 from rlgen.evaluation.harness import COLUMNS, Harness
-from rlgen.evaluation.lm import LiveLM, choose
+from rlgen.evaluation.lm import LiveLM
 from rlgen.models import ResidualEdit, edited, residuals
+from rlgen.sampling import choose
 from rlgen.study.sections import Evaluation, TokenSet
 from tests.evaluation.conftest import EVALUATION
 

@@ -147,6 +147,15 @@ def grpo(settings: SettingsJson, base: In, problems: In, out: Out) -> None:
 
 
 @app.command()
+def teacher(settings: SettingsJson, model: In, problems: In, out: Out, base: MaybeIn = None) -> None:
+    """Solutions by a stronger model; tokens of `problems.max_solution_tokens` are counted by `--base`'s tokenizer."""
+    from rlgen.posttrain.teacher import teach
+    from rlgen.study.stages import TeacherSettings, parse_settings
+
+    teach(parse_settings(TeacherSettings, settings), model=model, problems=problems, out=out, base=base)
+
+
+@app.command()
 def perturb(settings: SettingsJson, base: In, like: In, out: Out) -> None:
     """The noise null: base with weight noise as large as another model's change."""
     from rlgen.posttrain.perturb import perturb

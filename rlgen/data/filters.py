@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlgen.data.answers import is_verifiable
@@ -106,6 +107,20 @@ class Filters:
                 "cannot read it, and it is not one line of plain text; mend it, or set `problems.unverifiable: drop`"
             )
         return Drop("unverifiable", problem.answer)
+
+
+def counter(base: Path | None) -> Count:
+    """Counts tokens by the base's tokenizer. Raises StudyError if there is no base."""
+    from rlgen.models import load_tokenizer
+
+    if base is None:
+        raise StudyError("problems: lengths are limited in tokens of the base's tokenizer; give the base by --base")
+    tokenizer = load_tokenizer(base)
+
+    def count(text: str, solution: bool) -> int:
+        return len(tokenizer(text, add_special_tokens=not solution, verbose=False)["input_ids"]) + solution
+
+    return count
 
 
 def _off_level(problem: Problem) -> Drop | None:

@@ -21,6 +21,7 @@ from rlgen.study.sections.data import (
 )
 from rlgen.study.sections.models import (
     AnyArm,
+    AnyModel,
     Arm,
     Base,
     Existing,
@@ -33,11 +34,13 @@ from rlgen.study.sections.models import (
 )
 from rlgen.study.sections.problems import HubProblems, JsonlProblems, MiniatureProblems, Problems, ProblemSource
 from rlgen.study.sections.running import Report, Resources
+from rlgen.study.sections.teacher import Teacher
 
 __all__ = [
     "Activations",
     "Amplification",
     "AnyArm",
+    "AnyModel",
     "Arm",
     "Attribution",
     "Base",
@@ -76,6 +79,7 @@ __all__ = [
     "SftArm",
     "Task",
     "Tasks",
+    "Teacher",
     "Text",
     "TokenSet",
     "Tracking",

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from rlgen.errors import StudyError
+from rlgen.masking import Masking, crash, masked
 from rlgen.stage import AlreadyMade
 
 app = typer.Typer(
@@ -318,12 +319,15 @@ def readable_errors() -> Iterator[None]:
     except AlreadyMade:
         pass
     except StudyError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(masked(f"error: {error}"), err=True)
         raise SystemExit(2) from None
 
 
 def main() -> None:
     """Entry point of the `rlgen` command."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Masking("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    sys.excepthook = crash
     with readable_errors():
         app()

@@ -124,9 +124,16 @@ def counter(base: Path | None) -> Count:
 
 
 def _off_level(problem: Problem) -> Drop | None:
-    """A level without a number is outside every range."""
     if problem.levels is None:
         return None
     low, high = problem.levels
-    number = re.search(r"-?\d+(\.\d+)?", str(problem.level))
-    return None if number and low <= float(number[0]) <= high else Drop("level", str(problem.level))
+    level = level_of(problem.level)
+    return None if level is not None and low <= level <= high else Drop("level", str(problem.level))
+
+
+def level_of(value: Any) -> float | None:
+    """A number, or a text's first one: 3 of `Level 3` and of `level-3`; None if there is none, which no range has."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    number = re.search(r"((?<!\w)-)?\d+(\.\d+)?", str(value))
+    return float(number[0]) if number else None

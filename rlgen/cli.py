@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from rlgen.errors import StudyError
+from rlgen.masking import Masking, crash, masked
 from rlgen.stage import AlreadyMade
 
 app = typer.Typer(
@@ -191,6 +192,15 @@ def grpo(
 
 
 @app.command()
+def teacher(settings: SettingsJson, model: In, problems: In, out: Out, base: MaybeIn = None) -> None:
+    """Solutions by a stronger model; tokens of `problems.max_solution_tokens` are counted by `--base`'s tokenizer."""
+    from rlgen.posttrain.teacher import teach
+    from rlgen.study.stages import TeacherSettings, parse_settings
+
+    teach(parse_settings(TeacherSettings, settings), model=model, problems=problems, out=out, base=base)
+
+
+@app.command()
 def perturb(settings: SettingsJson, base: In, like: In, out: Out) -> None:
     """The noise null: base with weight noise as large as another model's change."""
     from rlgen.posttrain.perturb import perturb
@@ -345,12 +355,15 @@ def readable_errors() -> Iterator[None]:
     except AlreadyMade:
         pass
     except StudyError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(masked(f"error: {error}"), err=True)
         raise SystemExit(2) from None
 
 
 def main() -> None:
     """Entry point of the `rlgen` command."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Masking("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    sys.excepthook = crash
     with readable_errors():
         app()

@@ -21,6 +21,11 @@ class Layout:
         """Training problems: problems.jsonl, and of what was left out card.json and dropped.jsonl."""
         return self.root / "data" / "problems"
 
+    @property
+    def solutions(self) -> Path:
+        """The problems that the teacher solved, with its solutions: problems.jsonl, card.json, dropped.jsonl."""
+        return self.root / "data" / "solutions"
+
     def task(self, task: str) -> Path:
         """An evaluation task: items.jsonl and its lm-evaluation-harness file task.yaml."""
         return self.root / "data" / "tasks" / task
@@ -97,6 +102,12 @@ class Paths(Layout):
 
     def __init__(self, study: Study) -> None:
         super().__init__(study.results / study.study)
+        self._taught = study.teacher is not None
+
+    @property
+    def training(self) -> Path:
+        """The problems that arms and corpus read: with the teacher's solutions, if there is one."""
+        return self.solutions if self._taught else self.problems
 
 
 def model_name(folder: Path) -> str:

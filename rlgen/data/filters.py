@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlgen.data.answers import is_verifiable
@@ -108,10 +109,31 @@ class Filters:
         return Drop("unverifiable", problem.answer)
 
 
+def counter(base: Path | None) -> Count:
+    """Counts tokens by the base's tokenizer. Raises StudyError if there is no base."""
+    from rlgen.models import load_tokenizer
+
+    if base is None:
+        raise StudyError("problems: lengths are limited in tokens of the base's tokenizer; give the base by --base")
+    tokenizer = load_tokenizer(base)
+
+    def count(text: str, solution: bool) -> int:
+        return len(tokenizer(text, add_special_tokens=not solution, verbose=False)["input_ids"]) + solution
+
+    return count
+
+
 def _off_level(problem: Problem) -> Drop | None:
-    """A level without a number is outside every range."""
     if problem.levels is None:
         return None
     low, high = problem.levels
-    number = re.search(r"-?\d+(\.\d+)?", str(problem.level))
-    return None if number and low <= float(number[0]) <= high else Drop("level", str(problem.level))
+    level = level_of(problem.level)
+    return None if level is not None and low <= level <= high else Drop("level", str(problem.level))
+
+
+def level_of(value: Any) -> float | None:
+    """A number, or a text's first one: 3 of `Level 3` and of `level-3`; None if there is none, which no range has."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    number = re.search(r"((?<!\w)-)?\d+(\.\d+)?", str(value))
+    return float(number[0]) if number else None

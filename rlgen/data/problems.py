@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rlgen.data.filters import Count, Drop, Filters, Problem
+from rlgen.data.filters import Drop, Filters, Problem, counter
 from rlgen.data.hub import pins
 from rlgen.data.jsonl import unique_names, write_rows
 from rlgen.data.overlap import Evaluated, Item
@@ -49,7 +49,7 @@ def make_problems(settings: ProblemsSettings, out: Path, tasks: Sequence[Path] =
     with stage("problems", settings, inputs, out) as work:
         hub = {f"problems.sources.{i}": s for i, s in enumerate(found.sources) if isinstance(s, HubProblems)}
         commits = pins(work, {key: (source.path, source.revision) for key, source in hub.items()})
-        filters = Filters(found, Evaluated(_evaluated(tasks)), _counter(base) if found.limited else None)
+        filters = Filters(found, Evaluated(_evaluated(tasks)), counter(base) if found.limited else None)
         made = _Made(settings, filters, commits)
         _write(work, unique_names(made.rows()), found.shuffle, derive_seed(settings.seed, "problems", "shuffle"))
         card = made.card()
@@ -125,19 +125,6 @@ def _evaluated(tasks: Sequence[Path]) -> Iterator[Item]:
         name = json.loads((folder / TASK_JSON).read_text())["name"]
         for row in read_items(folder):
             yield Item(name, row["id"], row.get("question") or row["prompt"])
-
-
-def _counter(base: Path | None) -> Count:
-    from rlgen.models import load_tokenizer
-
-    if base is None:
-        raise StudyError("problems.max_prompt_tokens: tokens are of the base's tokenizer; give it by --base")
-    tokenizer = load_tokenizer(base)
-
-    def count(text: str, solution: bool) -> int:
-        return len(tokenizer(text, add_special_tokens=not solution, verbose=False)["input_ids"]) + solution
-
-    return count
 
 
 def _write(work: Workspace, rows: Iterator[dict[str, Any]], shuffle: bool, seed: int) -> None:

@@ -1,27 +1,24 @@
 """lm-evaluation-harness's model interface over a model in memory, for edits of the live model.
 
-It differs from the harness's own HFLM in three things. Every forward pass announces its token sets
-(`TokenPositions`). Sampling draws one uniform number for each (seed, prompt, sample, step), so that an answer does
-not depend on its neighbours in the batch, and two conditions with the same seed share their random numbers. And rows
-that have ended leave the batch, which saves most of the time when answers are of very different lengths.
+It differs from the harness's own HFLM in two things. Every forward pass announces its token sets (`TokenPositions`).
+And answers are sampled by `rlgen.sampling`: what shares the batch does not matter.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.evaluation.positions import TokenPositions
+from rlgen.sampling import Choice, decode, end_tokens, have_ended, uniforms
 
 log = logging.getLogger("rlgen")
 
@@ -57,8 +54,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self._batch_tokens = batch_tokens
         self.positions = TokenPositions()
-        stops = model.generation_config.eos_token_id if model.generation_config else None
-        self._end_tokens = {tokenizer.eos_token_id, *([stops] if isinstance(stops, int) else stops or [])} - {None}
+        self._end_tokens = end_tokens(model, tokenizer)
         self._encoded: dict[tuple[str, bool | None], list[int]] = {}
         self.start(seed=0)
 
@@ -140,70 +136,26 @@ class LiveLM(HFLM):  # type: ignore[misc]
         sampled = generation_kwargs.get("do_sample") is not False
         temperature = float(generation_kwargs.get("temperature", 0.0)) if sampled else 0.0
         uniform_BS = self._uniforms(context, mask_BT, steps) if temperature else None
+        strings = [text for text in stop if text != self.tokenizer.eos_token]
+
+        def ended(answer_BS: Tensor) -> Tensor:
+            return have_ended(answer_BS, self._end_tokens, self.tokenizer, strings)
+
         answer_BS = context.new_full((len(context), steps), self.tokenizer.pad_token_id)
-        for step, rows, tokens in self._decode(context, mask_BT, steps, stop, temperature, uniform_BS):
+        choice = Choice(temperature, uniform_BS)
+        for step, rows, tokens in decode(self.model, context, mask_BT, steps, ended, choice, self.positions):
             answer_BS[rows, step] = tokens
         return torch.cat([context, answer_BS], dim=1)
 
-    def _decode(
-        self,
-        ids_BT: Tensor,
-        mask_BT: Tensor,
-        steps: int,
-        stop: list[str],
-        temperature: float,
-        uniform_BS: Tensor | None,
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """New tokens, step by step: (step, the rows that go on, their tokens)."""
-        cache = DynamicCache(config=self.model.config)
-        rows = torch.arange(len(ids_BT), device=ids_BT.device)
-        prompt = ids_BT.shape[1]
-        self.positions.prefill(ids_BT, mask_BT)
-        fed, place = ids_BT, (mask_BT.cumsum(1) - 1).clamp(min=0)
-        for step in range(steps):
-            logits_BV = self.model(
-                input_ids=fed,
-                attention_mask=mask_BT,
-                position_ids=place,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            new_B = choose(logits_BV, temperature, uniform_BS[rows, step] if uniform_BS is not None else None)
-            yield step, rows, new_B
-            ids_BT = torch.cat([ids_BT, new_B[:, None]], dim=1)
-            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(new_B), 1)], dim=1)
-            going = ~self._ended(ids_BT[:, prompt:], stop)
-            if not going.any():
-                break
-            if not going.all():
-                kept = going.nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                rows, ids_BT, mask_BT = rows[kept], ids_BT[kept], mask_BT[kept]
-            fed, place = ids_BT[:, -1:], mask_BT.sum(1, keepdim=True) - 1
-            self.positions.step(ids_BT, mask_BT)
-        self.positions.end()
-
-    def _ended(self, answer_BS: Tensor, stop: list[str]) -> Tensor:
-        """Which rows have just written the end token or a stop string, bool [batch]."""
-        ended = torch.isin(answer_BS[:, -1], torch.tensor(sorted(self._end_tokens), device=answer_BS.device))
-        strings = [s for s in stop if s != self.tokenizer.eos_token]
-        if strings:
-            tail = max(len(s) for s in strings) + 1  # a token has one character at least
-            texts = self.tokenizer.batch_decode(answer_BS[:, -tail:])
-            ended |= torch.tensor([any(s in text for s in strings) for text in texts], device=ended.device)
-        return ended
-
     def _uniforms(self, ids_BT: Tensor, mask_BT: Tensor, steps: int) -> Tensor:
-        """Uniform numbers, [batch, steps] float64: a row's follow from the seed, its prompt and its sample."""
-        found = []
-        for ids, mask in zip(ids_BT.cpu().numpy(), mask_BT.cpu().numpy(), strict=True):
-            prompt = ids[mask.astype(bool)].tobytes()
-            sample = self._occurrences[prompt]
-            self._occurrences[prompt] += 1
-            key = hashlib.blake2b(f"{self._seed} {sample} ".encode() + prompt, digest_size=16).digest()
-            found.append(np.random.Generator(np.random.Philox(key=int.from_bytes(key))).random(steps))
-        return torch.from_numpy(np.stack(found)).to(ids_BT.device)
+        """Uniform numbers, [batch, steps] float64; a prompt's sample is how often it has been asked in this run."""
+        rows = zip(ids_BT.cpu().numpy(), mask_BT.cpu().numpy(), strict=True)
+        prompts = [ids[mask.astype(bool)] for ids, mask in rows]
+        samples = []
+        for prompt in prompts:
+            samples.append(self._occurrences[prompt.tobytes()])
+            self._occurrences[prompt.tobytes()] += 1
+        return uniforms(self._seed, prompts, samples, steps).to(ids_BT.device)
 
 
 def batches(
@@ -218,12 +170,3 @@ def batches(
         fit = most if tokens is None else min(most, max(1, tokens // max(1, length(ordered[start]))))
         yield ordered[start : start + fit]
         start += fit
-
-
-def choose(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> Tensor:
-    """Next tokens, [batch]: the likeliest, or by the inverse of the cumulative distribution at the uniform numbers."""
-    if uniform_B is None:
-        return logits_BV.argmax(-1)
-    cumulative_BV = torch.softmax(logits_BV.float() / temperature, dim=-1).cumsum(-1, dtype=torch.float64)
-    wanted_B = uniform_B * cumulative_BV[:, -1]
-    return torch.searchsorted(cumulative_BV, wanted_B[:, None], right=True)[:, 0].clamp(max=logits_BV.shape[-1] - 1)

@@ -10,6 +10,7 @@ from typing import Any
 from rlgen.paths import Layout
 from rlgen.stage import MANIFEST, read_manifest
 from rlgen.study.stages import SummarySettings
+from rlgen.study.study import TEACHER
 
 
 def find_jobs(settings: SummarySettings, paths: Layout) -> list[dict[str, Any]]:
@@ -47,6 +48,8 @@ def cost(jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _artifacts(settings: SummarySettings, paths: Layout) -> Iterator[Path]:
     """Folders of the study's own artifacts: what an earlier setting left behind is not counted."""
     yield paths.problems
+    if settings.taught:
+        yield from (paths.model(TEACHER), paths.solutions)
     yield from (paths.task(task) for group in settings.groups.values() for task in group)
     yield paths.corpus
     joined = {model for models in settings.crosscoders.values() for model in models}

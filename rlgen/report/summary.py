@@ -41,7 +41,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "tasks": settings.groups,
         "models": settings.models,
         "arms": settings.arms,
-        "problems": _problems(paths),
+        "problems": _problems(paths, settings.taught),
         "accuracy": {model: read_json(paths.evaluation(model) / "accuracy.json") for model in settings.models},
         "group_accuracy": group_accuracy(items, settings.groups),
         "contrasts": contrasts(items, BASE, settings.groups),
@@ -107,10 +107,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _problems(paths: Layout) -> dict[str, Any]:
-    """What was read, kept and left out of the training problems."""
+def _problems(paths: Layout, taught: bool) -> dict[str, Any]:
+    """What was read, kept and left out of the training problems, and what the teacher solved of them."""
     card = read_json(paths.problems / "card.json")
-    return {key: card[key] for key in ("kept", "contaminated", "sources")}
+    teacher = read_json(paths.solutions / "card.json") if taught else None
+    found = {key: card[key] for key in ("kept", "contaminated", "sources")}
+    return {**found, "teacher": teacher and {key: teacher[key] for key in teacher if key != "settings"}}
 
 
 def _items(paths: Layout, model: str) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rlgen.study.sections import (
     BenchmarkTask,
-    Existing,
     ExistingArm,
     ExistingBase,
     GrpoArm,
@@ -17,7 +16,7 @@ from rlgen.study.sections import (
     JsonlTask,
     JsonlText,
 )
-from rlgen.study.study import BASE, Study
+from rlgen.study.study import BASE, TEACHER, Study
 
 NOTHING = "(?!)"
 """A pattern that no name fits."""
@@ -37,12 +36,13 @@ class Rules:
     def adopted(self) -> str:
         """Pattern of the models that exist already."""
         base = [BASE] if isinstance(self._study.base, ExistingBase) else []
-        return _pattern(base + [arm.name for arm in self._study.arms if isinstance(arm, ExistingArm)])
+        teacher = [TEACHER] if self._study.teacher else []
+        return _pattern(base + teacher + [arm.name for arm in self._study.arms if isinstance(arm, ExistingArm)])
 
     def model_files(self, model: str) -> list[str]:
         """Files of a model that exists already; none for one on the hub."""
-        found = self._study.base if model == BASE else self._study.arm(model)
-        return _files(found.folders) if isinstance(found, Existing) else []
+        found = self._study.existing(model)
+        return _files(found.folders) if found else []
 
     def reward_files(self, arm: str) -> list[str]:
         """The file of a user's own reward, if it lies under the working directory."""

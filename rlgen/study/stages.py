@@ -16,6 +16,7 @@ from rlgen.errors import StudyError
 from rlgen.study.sections import (
     Activations,
     Amplification,
+    AnyModel,
     Attribution,
     Base,
     Corpus,
@@ -33,6 +34,7 @@ from rlgen.study.sections import (
     Section,
     SftArm,
     Task,
+    Teacher,
 )
 from rlgen.study.study import BASE, Study
 
@@ -68,13 +70,16 @@ class PretrainSettings(StageSettings):
 
 
 class AdoptSettings(StageSettings):
-    """An existing model taken into the study: the base or an arm."""
+    """An existing model taken into the study: the base, the teacher or an arm."""
 
     model: ExistingBase | ExistingArm
 
     @classmethod
     def of(cls, study: Study, model: str) -> AdoptSettings:
-        return cls(model=study.base if model == BASE else study.arm(model))
+        found = study.existing(model)
+        if isinstance(found, Teacher):  # how it samples is not read
+            found = ExistingBase(method="existing", **found.model_dump(include=set(AnyModel.model_fields)))
+        return cls(model=found)
 
 
 class ProblemsSettings(StageSettings):
@@ -82,7 +87,20 @@ class ProblemsSettings(StageSettings):
 
     @classmethod
     def of(cls, study: Study) -> ProblemsSettings:
-        return cls(seed=study.seed, problems=study.problems)
+        problems = study.problems
+        if study.teacher:  # the solutions that are limited are its own
+            problems = problems.model_copy(update={"max_solution_tokens": None})
+        return cls(seed=study.seed, problems=problems)
+
+
+class TeacherSettings(StageSettings):
+    teacher: Teacher
+    max_solution_tokens: int | None = None
+    """Of the base's tokenizer; no limit if None."""
+
+    @classmethod
+    def of(cls, study: Study) -> TeacherSettings:
+        return cls(seed=study.seed, teacher=study.teacher, max_solution_tokens=study.problems.max_solution_tokens)
 
 
 class TaskSettings(StageSettings):
@@ -255,6 +273,8 @@ class SummarySettings(StageSettings):
     """Models by crosscoder."""
     variants: dict[str, list[str]] = {}
     """Names of all fits by crosscoder, where it has more than its own."""
+    taught: bool = False
+    """Whether a teacher solved the problems."""
     stores: dict[str, int]
     """Parts of the activation stores by model, tracked checkpoints among them."""
     localised: str | None = None
@@ -272,6 +292,7 @@ class SummarySettings(StageSettings):
             arms={arm.name: arm.method for arm in study.arms},
             crosscoders={name: c.models for name, c in {**study.crosscoders, **study.null_crosscoders}.items()},
             variants={name: fits for name in study.crosscoders if len(fits := list(study.variants(name))) > 1},
+            taught=study.teacher is not None,
             stores=_stores(study),
             localised=study.localisation.crosscoder if study.localisation else None,
             tracked=study.tracking.crosscoders if study.tracking else [],

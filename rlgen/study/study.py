@@ -11,6 +11,7 @@ from pydantic import Field
 from rlgen.study.sections import (
     Activations,
     AnyArm,
+    AnyModel,
     Attribution,
     Base,
     Corpus,
@@ -28,12 +29,15 @@ from rlgen.study.sections import (
     Section,
     Task,
     Tasks,
+    Teacher,
     Tracking,
 )
 from rlgen.study.variants import expand
 
 BASE = "base"
 """The base's name among the models."""
+TEACHER = "teacher"
+"""The teacher's name among the models, if there is one."""
 NOISE = "base+noise"
 """The null arm: the base with norm-matched weight noise."""
 
@@ -49,6 +53,7 @@ class Study(Section):
     """Every stage's random numbers follow from it."""
     base: Base
     problems: Problems
+    teacher: Teacher | None = None
     arms: list[AnyArm] = Field(min_length=1)
     """The post-trained models."""
     tasks: Tasks
@@ -81,6 +86,13 @@ class Study(Section):
     def arm(self, name: str) -> AnyArm:
         """The arm of that name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def existing(self, model: str) -> AnyModel | None:
+        """The model of that name, the base, the teacher or an arm, if it exists already."""
+        if model == TEACHER and self.teacher is not None:
+            return self.teacher
+        found = self.base if model == BASE else self.arm(model)
+        return found if isinstance(found, AnyModel) else None
 
     def earlier_checkpoints(self, arm: str) -> list[str]:
         """Models `arm@1`, `arm@2`, ...: the arm's checkpoints before the finished one, oldest first."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rlgen.data.answers import is_right
+from rlgen.data.filters import level_of
 from rlgen.data.problems import make_problems, read_problems
 from rlgen.data.tasks import make_task, read_items
 from rlgen.errors import StudyError
@@ -208,6 +209,22 @@ def test_every_filter_drops_its_rows_and_the_card_counts_them(tmp_path: Path) ->
         **{"prompt too long": 1, "solution too long": 1},
     }
     assert about["settings"]["max_prompt_tokens"] == 60
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        (3, 3.0),
+        (1e-05, 1e-05),
+        ("Level 3", 3.0),
+        ("level-3", 3.0),
+        ("-1.5", -1.5),
+        ("AMC 10, no. 7", 10.0),
+        ("?", None),
+    ],
+)
+def test_a_level_is_a_number_or_a_text_s_first_one(value: object, level: float | None) -> None:
+    assert level_of(value) == level
 
 
 def test_lengths_are_those_that_a_trainer_counts(tmp_path: Path) -> None:

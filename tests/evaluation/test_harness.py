@@ -19,8 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlgen.data.tasks import make_task
 from rlgen.errors import StudyError
 from rlgen.evaluation.harness import COLUMNS, Harness
-from rlgen.evaluation.lm import LiveLM, batches, choose
+from rlgen.evaluation.lm import LiveLM, batches
 from rlgen.models import ResidualEdit, edited, load_model, load_tokenizer, residuals
+from rlgen.sampling import choose
 from rlgen.study.sections import BenchmarkTask, Evaluation, JsonlTask, TokenSet
 from rlgen.study.stages import TaskSettings
 from tests.data.test_problems import jsonl

@@ -44,6 +44,8 @@ class Tree:
     draws: int = 20
     other_fits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Further fits of base-rl, and in what they differ."""
+    taught: bool = False
+    """A teacher solved the problems."""
     attribution: bool = False
     """Features are ranked by attribution, without a threshold, and amplified to a norm."""
 
@@ -67,6 +69,7 @@ class Tree:
             arms={"sft": "sft", "rl": "grpo"},
             crosscoders=self.crosscoders,
             variants={"base-rl": ["base-rl", *self.other_fits]} if self.other_fits else {},
+            taught=self.taught,
             stores={"base": 1, "sft": 1, "rl": 1, "rl@1": 1},
             localised="base-rl" if self.localisation else None,
             tracked=["base-sft", "base-rl"] if self.tracking else [],
@@ -116,6 +119,13 @@ class Tree:
         hub = {"where": "owner/set (train)", "revision": "c0ffee" * 6, "read": 25, "kept": 20, "dropped": left_out}
         card = {"sources": [world, hub], "kept": 660, "contaminated": {"max": 3}, "settings": {}}
         write_json(self.paths.problems / "card.json", card)
+        if self.taught:
+            outcomes = {"right": 495, "wrong": 400, "unfinished": 30, "too long": 5}
+            tries = [{"sampled": 660, "acceptance": 0.5, "outcomes": {}}, {"sampled": 270, "acceptance": 0.25}]
+            model = {"path": "owner/teacher", "revision": "c0ffee" * 6}
+            card = {"model": model, "problems": 660, "kept": 495, "acceptance": 0.75, "tries": tries}
+            self._manifest(self.paths.solutions, "teacher", {})
+            write_json(self.paths.solutions / "card.json", {**card, "outcomes": outcomes, "settings": {}})
 
     def _evaluation(self, model: str) -> None:
         folder = self.paths.evaluation(model)

@@ -97,6 +97,14 @@ def test_the_chance_level_is_drawn_and_listed(tree: Tree) -> None:
     assert (tree.paths.report / "figures" / "accuracy-transfer.svg").read_text().count("stroke-dasharray") == 1
 
 
+def test_a_teacher_s_acceptance_is_told(tree: Tree) -> None:
+    tree.taught = True
+    text = Reader(tree.write().report()).text
+    assert "495 problems, the same in the same order" in text
+    assert "owner/teacher : 495 of 660 problems solved (75.0%), by try 50.0% of 660, 25.0% of 270; " in text
+    assert "of all solutions, 495 right, 5 too long, 30 unfinished, 400 wrong" in text
+
+
 def test_names_are_text_in_figures_too(tree: Tree) -> None:
     task = "a<b&c"
     tree.tasks = {"train_domain": [], "transfer": [task, "par"], "unseen": []}

@@ -47,6 +47,17 @@ def test_holds_every_key_that_readers_rely_on(tree: Tree) -> None:
     assert (summary["seed"], summary["study"]) == (3, "synthetic")
 
 
+def test_the_teacher_s_numbers_are_there_if_there_is_one(tree: Tree) -> None:
+    assert tree.write().summarise()["problems"]["teacher"] is None
+    tree.taught = True
+    summary = tree.write().summarise()
+    assert summary["problems"]["teacher"]["acceptance"] == 0.75
+    assert "teacher" in summary["wall_seconds"]
+    (tree.paths.solutions / "card.json").unlink()
+    with pytest.raises(StudyError, match="solutions/card"):
+        tree.summarise()
+
+
 def test_an_edits_top_level_is_the_transfer_group(tree: Tree) -> None:
     summary = tree.write().summarise()
     effects = json.loads((tree.paths.intervention("amplify") / "effects.json").read_text())

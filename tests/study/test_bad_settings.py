@@ -232,6 +232,25 @@ BAD = {
         "problems.sources[0].solution",
         "name the field",
     ),
+    "a teacher that is not there": (put("teacher", {"path": "./no/such"}), "teacher.path", "config.json"),
+    "unknown key of a teacher": (put("teacher", {"path": "o/m", "tris": 1}), "teacher.tris", "did you mean `tries`"),
+    "unknown engine of a teacher": (put("teacher", {"path": "o/m", "engine": "hf"}), "teacher.engine", "'vllm'"),
+    "no share of a teacher's tokens": (put("teacher", {"path": "o/m", "top_p": 0}), "teacher.top_p", "greater than 0"),
+    "a teacher that is not asked the problem": (
+        put("teacher", {"path": "o/m", "prompt": "Think."}),
+        "teacher.prompt",
+        "{problem}",
+    ),
+    "a teacher that repeats itself": (
+        put("teacher", {"path": "o/m", "temperature": 0}),
+        "teacher.tries",
+        "give a temperature",
+    ),
+    "an arm named as the teacher": (
+        lambda s: (put("teacher", {"path": "o/m"})(s), put("arms.0.name", "teacher")(s)),
+        "arms",
+        "rename",
+    ),
     "prompt over another field": (put("problems.prompt", "{question}"), "problems.prompt", "{problem}"),
     "prompt without the problem": (put("problems.prompt", "Think."), "problems.prompt", "{problem}"),
     "prompt with an open brace": (put("problems.prompt", "{problem"), "problems.prompt", "double all other braces"),
@@ -243,6 +262,8 @@ BAD = {
 
 
 SIZES = {
+    "a teacher of problems with solutions": put("teacher", {"path": "owner/model"}),
+    "a greedy teacher": put("teacher", {"path": "owner/model", "temperature": 0, "tries": 1}),
     "batch size of 16": put("arms.0.batch_size", 16),
     "as many checkpoints as steps": put("arms.0.checkpoints", 40),
     "one selecting item of 400": put("localisation.selection", 0.002),

@@ -27,6 +27,10 @@ RL_DOWNSTREAM = {
 }  # fmt: skip
 STORES_DOWNSTREAM = {"dump": 12, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END}
 
+SOLUTIONS_DOWNSTREAM = {
+    "sft": 1, "grpo": 1, "perturb": 1, "corpus": 1, "evaluate": 2, **STORES_DOWNSTREAM,
+}  # fmt: skip
+
 RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "report title": ("report.title", "Another", {"report": 1}),
     "SFT learning rate": ("arms.0.lr", 5e-4, {"sft": 1, **SFT_DOWNSTREAM}),
@@ -61,6 +65,7 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "amplification's alpha": ("interventions.amplify.alpha", 1.0, {"intervene": 1, **END}),
     "ablation's tokens": ("interventions.ablate.tokens", "last_prompt", {"intervene": 1, **END}),
     "number of matched draws": ("interventions.draws", 25, {"intervene": 2, **END}),
+    "a teacher": ("teacher", {"path": "owner/model"}, {**SOLUTIONS_DOWNSTREAM, "adopt": 1, "teacher": 1}),
     "no nulls": ("nulls", None, END),
     "seed": ("seed", 1, EVERYTHING),
     "GPUs of the fits": ("resources", {"fit": {"gpus": 2}}, {}),

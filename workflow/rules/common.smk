@@ -20,7 +20,7 @@ def tracked_stores(crosscoder):
 
 def base_of(model):
     """What a model that exists already must match, if it is an arm."""
-    return [] if model == BASE else [paths.model(BASE)]
+    return [] if model in (BASE, TEACHER) else [paths.model(BASE)]
 
 
 def each(option, values):

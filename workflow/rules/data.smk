@@ -5,7 +5,7 @@ rule problems:
     input:
         rules_of.problem_files,
         tasks=[paths.task(task) for task in study.decontaminated],
-        base=[paths.model(BASE)] if study.problems.limited else [],
+        base=[paths.model(BASE)] if stages.ProblemsSettings.of(study).problems.limited else [],
     output:
         directory(paths.problems),
     params:
@@ -44,7 +44,7 @@ rule corpus:
     input:
         rules_of.corpus_files,
         base=paths.model(BASE),
-        problems=paths.problems,
+        problems=paths.training,
     output:
         directory(paths.corpus),
     params:

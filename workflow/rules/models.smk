@@ -1,4 +1,4 @@
-# The base, its arms, and the noise null.
+# The base, the teacher, the arms, and the noise null.
 
 if rules_of.pretrained:
 
@@ -40,10 +40,34 @@ rule adopt:
         "rlgen adopt --settings {params.settings:q} {params.base} --out {output:q} > {log:q} 2>&1"
 
 
+if study.teacher:
+
+    rule teacher:
+        input:
+            model=paths.model(TEACHER),
+            problems=paths.problems,
+            base=[paths.model(BASE)] if study.problems.max_solution_tokens else [],
+        output:
+            directory(paths.solutions),
+        params:
+            settings=lambda w: stages.TeacherSettings.of(study).canonical(),
+            base=lambda w, input: each("--base", input.base),
+        log:
+            paths.log("teacher"),
+        benchmark:
+            paths.benchmark("teacher")
+        threads: rules_of.threads("teacher")
+        resources:
+            **rules_of.resources("teacher"),
+        shell:
+            "rlgen teacher --settings {params.settings:q} --model {input.model:q} --problems {input.problems:q}"
+            " {params.base} --out {output:q} > {log:q} 2>&1"
+
+
 rule sft:
     input:
         base=paths.model(BASE),
-        problems=paths.problems,
+        problems=paths.training,
     output:
         directory(paths.model("{arm}")),
     wildcard_constraints:
@@ -69,7 +93,7 @@ rule grpo:
     input:
         lambda w: rules_of.reward_files(w.arm),
         base=paths.model(BASE),
-        problems=paths.problems,
+        problems=paths.training,
     output:
         directory(paths.model("{arm}")),
     wildcard_constraints:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlgen.study.checks.finding import Finding
 from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, PretrainedBase, TrainedArm
-from rlgen.study.study import BASE, Study
+from rlgen.study.study import BASE, TEACHER, Study
 
 
 def check_models(study: Study) -> Iterator[Finding]:
@@ -27,6 +27,8 @@ def _names(study: Study) -> Iterator[Finding]:
             yield Finding("arms", f"{count} arms are named `{name}`", "give every arm a name of its own")
     if BASE in study.arm_names:
         yield Finding("arms", "an arm is named `base`", "rename it; `base` is the base model's name")
+    if study.teacher and TEACHER in study.arm_names:
+        yield Finding("arms", "an arm is named `teacher`", "rename it; `teacher` is the teacher's name")
 
 
 def _paths(study: Study) -> Iterator[Finding]:
@@ -35,6 +37,7 @@ def _paths(study: Study) -> Iterator[Finding]:
         if isinstance(arm, ExistingArm):
             models.append((f"arms[{i}].path", arm.path))
             models += [(f"arms[{i}].checkpoints[{j}]", path) for j, path in enumerate(arm.checkpoints)]
+    models += [("teacher.path", study.teacher.path)] if study.teacher else []
     for key, text in models:
         looks_local = text.startswith((".", "/")) or text.partition("@")[0].count("/") != 1
         if looks_local and not (Path(text) / "config.json").is_file():

@@ -13,8 +13,9 @@ def check_problems(study: Study) -> Iterator[Finding]:
     """What is wrong with the problems."""
     yield from _sources(study)
     yield from _levels(study)
-    yield from check_format("problems.prompt", study.problems.prompt)
+    yield from _format("problems.prompt", study.problems.prompt)
     yield from _solutions(study)
+    yield from _teacher(study)
     for name in study.problems.decontaminate or []:
         if name not in study.task_names:
             remedy = f"use some of: {', '.join(study.task_names)}"
@@ -47,7 +48,7 @@ def _levels(study: Study) -> Iterator[Finding]:
             yield Finding(f"problems.sources[{i}].levels", f"{low:g} is above {high:g}", "give the lowest first")
 
 
-def check_format(key: str, template: str) -> Iterator[Finding]:
+def _format(key: str, template: str) -> Iterator[Finding]:
     """What is wrong with a format string over `problem`."""
     marks = ("[first]", "[second]")
     try:
@@ -60,11 +61,24 @@ def check_format(key: str, template: str) -> Iterator[Finding]:
         yield Finding(key, f"{template!r} is no format string over `problem`", remedy)
 
 
+def _teacher(study: Study) -> Iterator[Finding]:
+    if study.teacher is None:
+        return
+    yield from _format("teacher.prompt", study.teacher.prompt)
+    if study.teacher.temperature == 0 and study.teacher.tries > 1:
+        problem = f"at temperature 0, all {study.teacher.tries} solutions of a problem are the same"
+        yield Finding("teacher.tries", problem, "set it to 1, or give a temperature")
+
+
 def _solutions(study: Study) -> Iterator[Finding]:
+    if study.teacher is not None:
+        return
     for i, source in enumerate(study.problems.sources):
         if isinstance(source, MiniatureProblems) or source.solution is not None:
             continue
         for arm in study.arms:
             if isinstance(arm, SftArm):
                 problem = f"arm `{arm.name}` learns solutions, and there are none"
-                yield Finding(f"problems.sources[{i}].solution", problem, "name the field with the worked solution")
+                yield Finding(
+                    f"problems.sources[{i}].solution", problem, "name the field with the worked solution, or a teacher"
+                )

@@ -9,7 +9,20 @@ from rlgen.study.checks.finding import Finding
 from rlgen.study.study import Study
 
 RULES = (
-    *("problems", "task", "corpus", "pretrain", "sft", "grpo", "adopt", "perturb", "evaluate", "dump", "fit"),
+    *(
+        "problems",
+        "teacher",
+        "task",
+        "corpus",
+        "pretrain",
+        "sft",
+        "grpo",
+        "adopt",
+        "perturb",
+        "evaluate",
+        "dump",
+        "fit",
+    ),
     *("diagnose", "attribute", "track", "localise", "intervene", "summary", "report"),
 )
 """The workflow's rules that may be given resources of their own."""

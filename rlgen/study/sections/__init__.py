@@ -22,6 +22,7 @@ from rlgen.study.sections.data import (
 )
 from rlgen.study.sections.models import (
     AnyArm,
+    AnyModel,
     Base,
     Existing,
     ExistingArm,
@@ -30,12 +31,14 @@ from rlgen.study.sections.models import (
 )
 from rlgen.study.sections.problems import HubProblems, JsonlProblems, MiniatureProblems, Problems, ProblemSource
 from rlgen.study.sections.running import Report, Resources
+from rlgen.study.sections.teacher import Teacher
 from rlgen.study.sections.training import Arm, GrpoArm, Lora, Rollouts, SftArm, TrainedArm
 
 __all__ = [
     "Activations",
     "Amplification",
     "AnyArm",
+    "AnyModel",
     "Arm",
     "Attribution",
     "Base",
@@ -77,6 +80,7 @@ __all__ = [
     "SftArm",
     "Task",
     "Tasks",
+    "Teacher",
     "Text",
     "TokenSet",
     "Tracking",

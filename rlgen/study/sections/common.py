@@ -12,6 +12,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 HubPath = Annotated[str, AfterValidator(expanduser)]
 """A folder, or an id on the Hugging Face hub."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 WorldTask = Literal["mod", "max", "par", "cnt", "min", "run"]
 """The miniature world's tasks (`rlgen.data.miniature`)."""

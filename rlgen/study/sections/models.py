@@ -39,10 +39,9 @@ class PretrainedBase(Section):
     """The first part's share of training."""
 
 
-class Existing(Section):
-    """A model that exists already."""
+class AnyModel(Section):
+    """Where a model is that exists already, and what it may do."""
 
-    method: Literal["existing"]
     path: HubPath
     """Folder in Hugging Face format, or a hub id."""
     revision: str | None = None
@@ -60,6 +59,12 @@ class Existing(Section):
     @property
     def _paths(self) -> list[str]:
         return [self.path]
+
+
+class Existing(AnyModel):
+    """A model that exists already."""
+
+    method: Literal["existing"]
 
 
 class ExistingBase(Existing):

@@ -12,7 +12,7 @@ from rlgen.errors import StudyError
 from rlgen.study import load_study
 from rlgen.study.sections import ExistingBase, GrpoArm, SftArm, TrainedArm
 
-GPUS = {"RTX 4090": 24, "A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141}
+GPUS = {"RTX 4090": 24, "A100-40GB": 40, "A100-80GB or H100": 80, "H200": 141}
 """Memory of usual GPUs, in GB."""
 _LORA_WEIGHTS = 0.01
 """Adapters have about so large a share of the weights."""

@@ -252,7 +252,7 @@ class InterveneSettings(StageSettings):
             samples=found.samples,
             bootstrap=found.bootstrap,
             evaluation=_live(study.evaluation),
-            groups=study.task_groups,
+            groups=study.measured_groups,
         )
 
 

@@ -126,6 +126,12 @@ class Study(Section):
         return [*self.tasks.train_domain, *self.tasks.transfer, *self.tasks.unseen]
 
     @property
+    def measured_groups(self) -> dict[str, list[str]]:
+        """Task names by group, of the groups that interventions are measured on; the others are empty."""
+        chosen = self.interventions.groups
+        return {group: names if group in chosen else [] for group, names in self.task_groups.items()}
+
+    @property
     def null_crosscoders(self) -> dict[str, Crosscoder]:
         """The nulls: base joined with itself, and with its noised copy."""
         if self.nulls is None:

@@ -57,7 +57,7 @@ def test_what_an_arm_asks_for_beside_them() -> None:
     assert adapters["optimiser"] < 0.05
     rl = GrpoArm(name="rl", method="grpo", zero=3, rollouts=Rollouts(engine="vllm", gpu_memory=0.4))
     assert memory(rl, BILLION, 4, 80)["vLLM"] == pytest.approx(32)
-    assert any("4 x H100: " in line and "fits" in line for line in table([sft(zero=3)], BILLION, {"sft": 4}))
+    assert any("4 x H200: " in line and "fits" in line for line in table([sft(zero=3)], BILLION, {"sft": 4}))
 
 
 def test_model_states_are_deepspeeds_own_estimate() -> None:

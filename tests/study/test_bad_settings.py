@@ -147,6 +147,11 @@ BAD = {
         "arms[0].micro_batch_size",
         "divisor",
     ),
+    "effects measured on other tasks than the selecting ones": (
+        put("interventions.groups", ["unseen"]),
+        "interventions.groups",
+        "add it",
+    ),
     "offload without ZeRO": (put("arms.0.offload", "optimizer"), "arms[0].offload", "zero 2 or more"),
     "weights offloaded without ZeRO 3": (
         put_all({"arms.0.offload": "all", "arms.0.zero": 2}),

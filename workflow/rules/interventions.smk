@@ -9,7 +9,7 @@ if study.localisation:
             localisation=paths.localisation(study.localisation.crosscoder),
             base=paths.model(BASE),
             arm=paths.model(study.localisation.arm),
-            tasks=[paths.task(task.name) for task in study.all_tasks],
+            tasks=[paths.task(task) for tasks in study.measured_groups.values() for task in tasks],
         output:
             directory(paths.intervention("{edit}")),
         wildcard_constraints:

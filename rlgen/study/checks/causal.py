@@ -35,6 +35,9 @@ def _references(study: Study) -> Iterator[Finding]:
             yield Finding("localisation.crosscoder", problem, "name one that does")
         if found.arm not in study.arm_names:
             yield Finding("localisation.arm", f"no arm `{found.arm}`", f"use one of: {', '.join(study.arm_names)}")
+    if "transfer" not in study.interventions.groups:
+        problem = "`transfer` is not among them, on which features are selected"
+        yield Finding("interventions.groups", problem, "add it")
     if study.nulls is not None:
         if study.nulls.like not in study.crosscoders:
             yield Finding("nulls.like", f"no crosscoder `{study.nulls.like}`", f"use one of: {names}")

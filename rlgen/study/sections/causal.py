@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TokenSet
+from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TaskGroup, TokenSet
 
 
 class Localisation(Section):
@@ -63,6 +63,8 @@ class Interventions(Section):
     """In the arm: subtract the features' decoded contribution, token by token."""
     amplify: Amplification = Amplification()
     """In the base: add the features' mean decoded difference between arm and base."""
+    groups: Annotated[list[TaskGroup], Field(min_length=1)] = ["train_domain", "transfer", "unseen"]
+    """Groups of tasks that effects are measured on; `transfer` must be one."""
     draws: PositiveInt = 20
     """Random feature sets matched on firing rate and injected norm."""
     directions: PositiveInt = 20

@@ -16,6 +16,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 WorldTask = Literal["mod", "max", "par", "cnt", "min", "run"]
 """The miniature world's tasks (`rlgen.data.miniature`)."""
+TaskGroup = Literal["train_domain", "transfer", "unseen"]
+"""Groups of evaluation tasks."""
 TokenSet = Literal["prompt", "last_prompt", "answer", "all"]
 """Which tokens of an item count: its prompt, the prompt's last token, the answer, or all of them."""
 

@@ -8,7 +8,7 @@ WORKERS ?= auto
 export PATH := $(BIN):$(PATH)
 
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-quick lint format clean
+.PHONY: setup deepspeed demo test test-quick lint format clean
 
 setup: $(VENV)/.installed  ## the virtual environment, from the lock file
 
@@ -20,9 +20,15 @@ $(VENV)/.installed: envs/requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-$(VENV)/.installed-tests: envs/requirements-tests.lock $(VENV)/.installed
+$(VENV)/.installed-deepspeed: envs/requirements-deepspeed.lock $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -r $<
+	touch $@
+
+$(VENV)/.installed-tests: envs/requirements-tests.lock $(VENV)/.installed-deepspeed
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+deepspeed: $(VENV)/.installed-deepspeed  ## what arms with `zero` need
 
 demo: setup  ## the miniature study, from nothing to its report
 	snakemake --profile profiles/local --cores $(CORES)

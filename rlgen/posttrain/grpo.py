@@ -19,7 +19,7 @@ from rlgen.posttrain.kl import Remembering, measure_kl
 from rlgen.posttrain.lora import lora_config
 from rlgen.posttrain.monitors import NO_MONITORS, Monitors
 from rlgen.posttrain.rewards import load_reward
-from rlgen.posttrain.trainer import arm_arguments, common_arguments, in_order, train
+from rlgen.posttrain.trainer import arm_arguments, common_arguments, in_order, note_problems, train
 from rlgen.stage import derive_seed
 from rlgen.study.sections import GrpoArm
 from rlgen.study.stages import GrpoSettings
@@ -70,6 +70,7 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path, monitors
             measure_kl(trainer, arm, base)
             return trainer
 
+        note_problems(work, problems)
         train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora)
 
 

@@ -16,7 +16,7 @@ from rlgen.models import load_model, load_tokenizer
 from rlgen.posttrain.kl import Remembering, measure_kl
 from rlgen.posttrain.lora import lora_config
 from rlgen.posttrain.monitors import NO_MONITORS, Monitors
-from rlgen.posttrain.trainer import arm_arguments, common_arguments, in_order, train
+from rlgen.posttrain.trainer import arm_arguments, common_arguments, in_order, note_problems, train
 from rlgen.stage import derive_seed
 from rlgen.study.sections import SftArm
 from rlgen.study.stages import SftSettings
@@ -59,6 +59,7 @@ def sft(settings: SftSettings, base: Path, problems: Path, out: Path, monitors: 
             measure_kl(trainer, arm, base)
             return trainer
 
+        note_problems(work, problems)
         train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora)
 
 

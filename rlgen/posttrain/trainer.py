@@ -23,15 +23,18 @@ from transformers import (
     TrainingArguments,
 )
 
+from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
 from rlgen.launch import agree, rank, wait, world_size
 from rlgen.models import save_model
 from rlgen.posttrain.deepspeed import deepspeed_config, whole_state
 from rlgen.posttrain.lora import merged
-from rlgen.stage import Workspace
+from rlgen.stage import Workspace, json_digest, write_json
 from rlgen.study.sections import GrpoArm, Lora, SftArm
 
 CURVES = "curves.parquet"
+PROBLEMS_JSON = "problems.json"
+"""{count, order}: how many problems, and the digest of their ids in order."""
 _COMPLETE = "complete"
 """In a training state's folder: it was written to its end."""
 _SAVE_EVERY = 20.0
@@ -77,6 +80,13 @@ def in_order(rows: list[dict[str, Any]], arm: SftArm | GrpoArm) -> list[dict[str
     """
     count = arm.steps(len(rows)) * arm.problems_per_step
     return [rows[index % len(rows)] for index in range(count)]
+
+
+def note_problems(work: Workspace, problems: Path) -> None:
+    """Write down which problems the arm is trained on, in which order: the summary compares the arms."""
+    if rank() == 0:
+        ids = [row["id"] for row in read_problems(problems)]
+        write_json(work.folder / PROBLEMS_JSON, {"count": len(ids), "order": json_digest(ids)})
 
 
 def train(

@@ -34,6 +34,20 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f}"
 
 
+def curves(label: str, found: Mapping[str, Block], colours: Mapping[str, str]) -> str:
+    """One line an arm over its optimiser steps; `found` has `steps` and `values` by arm."""
+    steps = [step for block in found.values() for step in block["steps"]]
+    values = [value for block in found.values() for value in block["values"]]
+    low, high = min(0.0, *values), max(0.0, *values)
+    plot = Plot((330, 190), label, (0, max(steps)), (low, high or 1.0), (12, 14, 34, 52))
+    plot.y_axis(ticks(low, high or 1.0, 4), lambda v: f"{v:g}")
+    for arm, block in found.items():
+        points = [(plot.x(x), plot.y(y)) for x, y in zip(block["steps"], block["values"], strict=True)]
+        plot.path(points, colours[arm], 1.6, stroke_linejoin="round")
+    plot.x_axis(ticks(0, max(steps), 4), lambda v: f"{v:g}", "optimiser step")
+    return plot.svg()
+
+
 def accuracy_bars(
     group: str, tasks: Sequence[str], models: Sequence[str], accuracy: Mapping[str, Block], colours: Mapping[str, str]
 ) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from rlgen.paths import Layout
 from rlgen.report import causal, figures
 from rlgen.report.summary import NULLS
+from rlgen.report.training import CURVES
 from rlgen.study.study import BASE
 
 GROUPS = {"train_domain": "trained", "transfer": "transfer", "unseen": "unseen"}
@@ -34,6 +35,7 @@ def draw(summary: Mapping[str, Any], paths: Layout) -> Panels:
     """All panels by section of the page; a section whose part the study leaves out has none."""
     colours = figures.model_colours(summary["arms"])
     return {
+        "training": list(_training(summary, colours)),
         "accuracy": list(_accuracy(summary, colours)),
         "nrn": list(_nrn(summary, paths, colours)),
         "mas": list(_mas(summary, paths, colours)),
@@ -44,6 +46,15 @@ def draw(summary: Mapping[str, Any], paths: Layout) -> Panels:
         "variants": list(_variants(summary, colours)),
         "cost": [Panel("wall-time", "Wall time by stage", causal.wall_bars(summary["wall_seconds"]))],
     }
+
+
+def _training(summary: Mapping[str, Any], colours: dict[str, str]) -> Iterator[Panel]:
+    for column, label in CURVES.items():
+        curves = {arm: block["curves"].get(column) for arm, block in summary["training"].items()}
+        drawn = {arm: curve for arm, curve in curves.items() if curve and curve["steps"]}
+        if drawn:
+            name = column.replace("/", "-").replace("_", "-")
+            yield Panel(f"training-{name}", label[0].upper() + label[1:], figures.curves(label, drawn, colours))
 
 
 def _accuracy(summary: Mapping[str, Any], colours: dict[str, str]) -> Iterator[Panel]:

@@ -16,6 +16,7 @@ from rlgen.report.comparison import compare
 from rlgen.report.contrasts import contrasts, group_accuracy, paired_tests
 from rlgen.report.findings import findings
 from rlgen.report.jobs import cost, find_jobs
+from rlgen.report.training import training
 from rlgen.stage import read_manifest, write_json
 from rlgen.study.sections import Attribution, Localisation
 from rlgen.study.stages import SummarySettings
@@ -42,6 +43,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "models": settings.models,
         "arms": settings.arms,
         "problems": _problems(paths, settings.taught),
+        "training": training(paths, settings.arms),
         "accuracy": {model: read_json(paths.evaluation(model) / "accuracy.json") for model in settings.models},
         "group_accuracy": group_accuracy(items, settings.groups),
         "contrasts": contrasts(items, BASE, settings.groups),
@@ -84,6 +86,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     orders = {
         "arms": models,
         "contrasts": models,
+        "training": models,
         "tasks": list(GROUPS),
         "interventions": EDITS,
         "crosscoders": sorted(summary["crosscoders"], key=width_then_models),

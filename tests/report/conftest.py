@@ -91,6 +91,8 @@ class Tree:
             self._intervention("ablate", self.ablated)
         self._manifest(self.paths.model("rl"), "grpo", {}, 20.0)
         self._manifest(self.paths.model("sft"), "sft", {}, 16.0)
+        self._curves("sft", {"loss": 40, "entropy": 40, "kl_to_base": 8})
+        self._curves("rl", {"loss": 450, "reward": 450, "completions/mean_length": 450, "kl_to_base": 90})
         for model in ("base", "rl@1"):
             self._manifest(self.paths.activations(model, 0), "dump", {"part": 0}, 4.0)
         return self
@@ -126,6 +128,16 @@ class Tree:
             card = {"model": model, "problems": 660, "kept": 495, "acceptance": 0.75, "tries": tries}
             self._manifest(self.paths.solutions, "teacher", {})
             write_json(self.paths.solutions / "card.json", {**card, "outcomes": outcomes, "settings": {}})
+
+    def _curves(self, arm: str, points: dict[str, int]) -> None:
+        """Curves of so many points, at evenly spaced steps."""
+        steps = max(points.values())
+        table = pd.DataFrame({"step": range(1, steps + 1)})
+        for column, count in points.items():
+            every = steps // count
+            table[column] = [float(step) / steps if step % every == 0 else np.nan for step in table["step"]]
+        table.to_parquet(self.paths.model(arm) / "curves.parquet", index=False)
+        write_json(self.paths.model(arm) / "problems.json", {"count": 640, "order": "c0ffee"})
 
     def _evaluation(self, model: str) -> None:
         folder = self.paths.evaluation(model)

@@ -15,6 +15,7 @@ import pytest
 from rlgen.errors import StudyError
 from rlgen.report.contrasts import contrasts, mean_over_tasks, paired_tests
 from rlgen.report.summary import plain, read_summary
+from rlgen.stage import write_json
 
 if TYPE_CHECKING:
     from tests.report.conftest import Tree
@@ -216,3 +217,20 @@ def test_a_null_without_live_features_does_not_pass(tree: Tree) -> None:
     empty = {"alive": 0, "nrn": {"outside": 0, "share_outside": None, "quantiles": {}}}
     path.write_text(json.dumps({**json.loads(path.read_text()), **empty}))
     assert tree.summarise()["nulls"]["base_base"]["passed"] is False
+
+
+def test_curves_are_kept_and_long_ones_thinned(tree: Tree) -> None:
+    found = tree.write().summarise()["training"]
+    assert (found["sft"]["steps"], found["rl"]["steps"]) == (40, 450)
+    assert "reward" not in found["sft"]["curves"]
+    assert found["sft"]["curves"]["kl_to_base"]["steps"] == [5, 10, 15, 20, 25, 30, 35, 40]
+    reward = found["rl"]["curves"]["reward"]
+    assert len(reward["steps"]) == 200
+    assert np.mean(reward["values"]) == pytest.approx(np.mean(np.arange(1, 451) / 450), rel=0.01)
+
+
+def test_arms_of_other_problems_are_not_set_side_by_side(tree: Tree) -> None:
+    tree.write()
+    write_json(tree.paths.model("rl") / "problems.json", {"count": 640, "order": "another"})
+    with pytest.raises(StudyError, match=r"`rl` was trained on 640 problems that are not those of `sft`"):
+        tree.summarise()

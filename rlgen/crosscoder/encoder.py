@@ -1,16 +1,13 @@
-"""Which codes of a batch count, without computing the others exactly.
-
-The encoder's product is the one dense step that is left. It is taken in bfloat16 where the hardware is fast at that,
-only to find the places that may count; at these the pre-activations are computed again in full precision.
-"""
+"""Which codes of a batch count, without computing the others exactly."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from rlgen.crosscoder.candidates import candidates_of
 from rlgen.crosscoder.model import Crosscoder
-from rlgen.crosscoder.sparse import Pattern, encode_at, kernels_for
+from rlgen.crosscoder.sparse import Pattern, encode_at
 
 
 class Encoder:
@@ -18,11 +15,8 @@ class Encoder:
 
     def __init__(self, crosscoder: Crosscoder) -> None:
         self.crosscoder = crosscoder
-        self._fast = _fast_bfloat16(crosscoder.W_enc)
         self._W_FI = crosscoder.W_enc.detach().flatten(1)
-        if self._fast:
-            self._W_FI = self._W_FI.bfloat16()
-        self._pre_BF = self._W_FI.new_empty(0)
+        self._candidates = candidates_of(self._W_FI)
         self._x_BI = self._W_FI.new_empty(0)
 
     @property
@@ -32,48 +26,33 @@ class Encoder:
 
     def refresh(self) -> None:
         """Take note that the weights have changed."""
-        if self._fast:
-            self._W_FI.copy_(self.crosscoder.W_enc.detach().flatten(1))
+        self._candidates.refresh()
 
     def read(self, x_BI: Tensor) -> None:
         """Take in a batch, in the crosscoder's own scale."""
         self._x_BI = x_BI
-        shape = (len(x_BI), len(self._W_FI))
-        if self._pre_BF.shape != shape:
-            self._pre_BF = self._W_FI.new_empty(shape)
-        torch.mm(x_BI.to(self._W_FI.dtype), self._W_FI.T, out=self._pre_BF)
+        self._candidates.read(x_BI)
 
     def above(self, floor_F: Tensor) -> tuple[Pattern, Tensor]:
-        """Where pre-activations exceed a floor, up to the rounding of bfloat16, and what they exactly are, [N]."""
-        coder = self.crosscoder
-        kernels = kernels_for(self._x_BI.device)
-        ends_B1, columns_N = kernels.above(self._pre_BF, (floor_F - coder.b_enc).detach())
-        pattern = Pattern(ends_B1, columns_N, coder.config.features)
-        return pattern, self._exactly(pattern)
+        """Where pre-activations exceed a floor, up to the rounding of bfloat16, and what they exactly are, [N].
+
+        They may be below the floor or -inf: these are not wanted.
+        """
+        pattern, dots_N = self._candidates.above((floor_F - self.crosscoder.b_enc).detach())
+        return pattern, self._biased(dots_N, pattern)
 
     def roughly(self) -> Tensor:
         """All pre-activations as they were found, [B, F]: a dense matrix, for where nothing better is known."""
-        return self._pre_BF.to(self.crosscoder.b_enc.dtype) + self.crosscoder.b_enc.detach()
+        bias_F = self.crosscoder.b_enc.detach()
+        return self._candidates.product().to(bias_F.dtype) + bias_F
 
     def at(self, pattern: Pattern) -> Tensor:
         """Exact pre-activations at a pattern, [N]."""
-        return self._exactly(pattern)
+        return self._biased(pattern.dots(self._x_BI, self._W_FI), pattern)
 
     def differentiable(self, pre_N: Tensor, pattern: Pattern) -> Tensor:
         """Pre-activations at a pattern, as found before, with their gradients to the encoder."""
         return encode_at(pre_N, self._x_BI, self.crosscoder.W_enc, self.crosscoder.b_enc, pattern)
 
-    def _exactly(self, pattern: Pattern) -> Tensor:
-        coder = self.crosscoder
-        dots_N = pattern.dots(self._x_BI, coder.W_enc.detach().flatten(1))
-        return dots_N + coder.b_enc.detach()[pattern.columns_N]
-
-
-def _fast_bfloat16(weight: Tensor) -> bool:
-    """Whether the hardware multiplies bfloat16 faster than float32; float64 is for tests, where nothing is rounded."""
-    if weight.dtype != torch.float32:
-        return False
-    if weight.device.type == "cuda":
-        return True
-    cpu = torch.cpu
-    return bool(cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported())
+    def _biased(self, dots_N: Tensor, pattern: Pattern) -> Tensor:
+        return dots_N + self.crosscoder.b_enc.detach()[pattern.columns_N]

@@ -1,12 +1,15 @@
 """The crosscoder engine on this machine, beside its rivals in the same run.
 
-`python tests/benchmarks/crosscoder.py [step|crossover ...] [--rounds 5] [--steps 10] [--peers PYTHON]`
+`python tests/benchmarks/crosscoder.py [step|encoder|crossover ...] [--rounds 5] [--steps 10] [--peers PYTHON]`
 
 `step`: training steps in turns, each contender in a process of its own: plain dense PyTorch, rlgen and, with `--peers`,
 sae-lens and eai-sparsify. PYTHON is that of an environment made by `pip install torch==2.13.0; pip install sae-lens
 eai-sparsify`. On a GPU, at the paper's width, and beside dense products in bfloat16. The roofline is the encoder's
 product, 2 B N d F flops, at the rate that bfloat16 products of this shape reach, and Adam's traffic, 28 bytes for each
 of 2 N d F parameters, at the rate of copies in memory, both measured in the same run.
+
+`encoder`: finding candidates, 2 k a token, from the rounded batch on: by the dense product, which is written to memory
+and then read, and on a GPU beside it by the fused kernel, in each of its tiles.
 
 `crossover`: the share of active codes from which our dense products are faster than our sparse ones.
 """
@@ -29,10 +32,11 @@ from contenders import DEVICE, Shape
 from torch import Tensor
 
 from rlgen.crosscoder import sparse
+from rlgen.crosscoder.candidates import candidates_of
 from rlgen.crosscoder.sparse import Pattern
 
 SHAPES = [Shape()] if DEVICE == "cpu" else [Shape(2560, 32768, 1024), Shape(2560, 32768, 4096)]
-PARTS = ["step", "crossover"]
+PARTS = ["step", "encoder", "crossover"]
 OURS = ["dense", "rlgen"] if DEVICE == "cpu" else ["dense", "dense bfloat16", "rlgen"]
 PEERS = ["sae-lens", "sparsify"]
 ADAM_BYTES = 28
@@ -55,6 +59,9 @@ def main() -> None:
         contenders |= {name: chosen.peers for name in PEERS if chosen.peers}
         for shape in SHAPES:
             step(contenders, shape, chosen.rounds, chosen.steps)
+    if "encoder" in parts:
+        for shape in SHAPES:
+            encoder(shape, chosen.rounds)
     if "crossover" in parts:
         crossover(chosen.rounds)
 
@@ -140,6 +147,24 @@ def fastest(run: Callable[[], object], times: int = 5) -> float:
 
 def _ratio(other: float, own: float) -> float:
     return other / own
+
+
+def encoder(shape: Shape, rounds: int) -> None:
+    """Every way to find candidates, in turns."""
+    candidates = candidates_of(torch.randn(shape.features, shape.inputs, device=DEVICE))
+    candidates.read(torch.randn(shape.batch, shape.inputs, device=DEVICE))
+    above = statistics.NormalDist(0, shape.inputs**0.5).inv_cdf(1 - 2 * shape.k / shape.features)
+    floor_F = torch.full((shape.features,), above, device=DEVICE)
+    ways = candidates.ways()
+    found = {name: len(way(floor_F)) for name, way in ways.items()}  # which warms up
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            times[name].append(fastest(partial(way, floor_F)))
+    print(f"\nN {shape.models}, d {shape.d:,}, F {shape.features:,}, batch {shape.batch:,}")
+    print("\n| candidates by | ms | a token |\n|---|---|---|")
+    for name in ways:
+        print(f"| {name} | {1e3 * statistics.median(times[name]):.3g} | {found[name] / shape.batch:.1f} |")
 
 
 def crossover(rounds: int) -> None:

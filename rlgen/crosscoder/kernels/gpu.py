@@ -33,12 +33,33 @@ def times(
 
 def dots(ends_B1: Tensor, columns_N: Tensor, left_BI: Tensor, right_FI: Tensor) -> Tensor:
     """left @ right^T at the pattern's places alone, [N]."""
+    return _dots_of(ends_B1, columns_N, left_BI, right_FI, None)
+
+
+def dots_above(ends_B1: Tensor, columns_N: Tensor, left_BI: Tensor, right_FI: Tensor, floor_F: Tensor) -> Tensor:
+    """As `dots`, [N], but -inf where the product of left and right in bfloat16 does not exceed a floor.
+
+    That product is summed in float32 in one order, whoever has found the places; it costs no memory traffic.
+    """
+    return _dots_of(ends_B1, columns_N, left_BI, right_FI, floor_F.float())
+
+
+def _dots_of(ends_B1: Tensor, columns_N: Tensor, left_BI: Tensor, right_FI: Tensor, floor_F: Tensor | None) -> Tensor:
     rows, width = left_BI.shape
-    out_N = left_BI.new_empty(len(columns_N))
+    left_BI, right_FI, out_N = left_BI.detach(), right_FI.detach(), left_BI.new_empty(len(columns_N))
     _dots[(rows, _SHARES)](
-        ends_B1, columns_N, left_BI.detach(), right_FI.detach(), out_N, width, SHARES=_SHARES, BLOCK=_block(width)
-    )
+        ends_B1, columns_N, left_BI, right_FI, floor_F, out_N, width,
+        ABOVE=floor_F is not None, SHARES=_SHARES, BLOCK=_block(width),
+    )  # fmt: skip
     return out_N
+
+
+def round_rows(matrix_FI: Tensor, out_FI: Tensor) -> Tensor:
+    """Rounds a matrix to bfloat16, into `out_FI`; the norms of its rounded rows, [F]: one pass for both."""
+    rows, width = matrix_FI.shape
+    norm_F = torch.empty(rows, dtype=torch.float32, device=matrix_FI.device)
+    _round_rows[(rows,)](matrix_FI.detach(), out_FI.view(torch.int16), norm_F, width, BLOCK=_block(width))
+    return norm_F
 
 
 def by_column(ends_B1: Tensor, columns_N: Tensor, features: int) -> tuple[Tensor, Tensor]:
@@ -80,17 +101,47 @@ def _times(ends, columns, values, matrix, out, width, ADD: tl.constexpr, BLOCK: 
     tl.store(out + row * width + at, total, mask=inside)
 
 
+@triton.jit
+def _rounded(value):  # type: ignore[no-untyped-def]
+    """float32 rounded to the nearest bfloat16, by its bits: the interpreter's own conversion cuts off instead."""
+    bits = value.to(tl.int32, bitcast=True)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+
+
 @triton.jit  # type: ignore[untyped-decorator]
-def _dots(ends, columns, left, right, out, width, SHARES: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _dots(  # type: ignore[no-untyped-def]
+    ends, columns, left, right, floor, out, width,
+    ABOVE: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     for n in range(tl.load(ends + row) + tl.program_id(1), tl.load(ends + row + 1), SHARES):
         column = tl.load(columns + n)
         total = tl.zeros([BLOCK], dtype=out.dtype.element_ty)
+        rough = tl.zeros([BLOCK], dtype=tl.float32)
         for start in range(0, width, BLOCK):
             at = start + tl.arange(0, BLOCK)
             here = tl.load(left + row * width + at, mask=at < width, other=0.0)
-            total += here * tl.load(right + column * width + at, mask=at < width, other=0.0)
-        tl.store(out + n, tl.sum(total, axis=0))
+            there = tl.load(right + column * width + at, mask=at < width, other=0.0)
+            total += here * there
+            if ABOVE:
+                rough += _rounded(here) * _rounded(there)
+        found = tl.sum(total, axis=0)
+        if ABOVE:
+            found = tl.where(tl.sum(rough, axis=0) > tl.load(floor + column), found, -float("inf"))
+        tl.store(out + n, found)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _round_rows(matrix, out, norm, width, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    total = tl.zeros([BLOCK], dtype=tl.float32)
+    for start in range(0, width, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        value = _rounded(tl.load(matrix + row * width + at, mask=at < width, other=0.0))
+        half = (value.to(tl.int32, bitcast=True) >> 16).to(tl.int16)
+        tl.store(out + row * width + at, half, mask=at < width)
+        total += value * value
+    tl.store(norm + row, tl.sqrt(tl.sum(total, axis=0)))
 
 
 @triton.jit  # type: ignore[untyped-decorator]

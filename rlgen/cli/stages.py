@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rlgen.errors import StudyError
-from rlgen.masking import Masking, crash, masked
-from rlgen.stage import AlreadyMade
+from rlgen.cli.options import In, Ins, MaybeIn, MaybeIns, MonitorFolder, Out, Processes, Services, SettingsJson
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,27 +17,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why reinforcement learning generalises where supervised fine-tuning forgets.",
 )
-config_app = typer.Typer(no_args_is_help=True, help="The study file: its schema, and whether a file is right.")
-app.add_typer(config_app, name="config")
-
-store_app = typer.Typer(no_args_is_help=True, help="Activation stores: what is in one, and whether it is whole.")
-app.add_typer(store_app, name="store")
-
-SettingsJson = Annotated[
-    str, typer.Option("--settings", help="The stage's settings as JSON; `snakemake -p` prints it.")
-]
-Out = Annotated[Path, typer.Option("--out", help="The artifact to make.")]
-In = Annotated[Path, typer.Option(exists=True)]
-MaybeIn = Annotated[Path | None, typer.Option(exists=True)]
-Ins = Annotated[list[Path], typer.Option(exists=True)]
-Processes = Annotated[
-    int, typer.Option(min=1, help="Of this machine, that share the work; on GPUs one each. Under `torchrun`: its own.")
-]
-Services = Annotated[
-    list[str] | None, typer.Option(help="A service that is told the curves while it runs: tensorboard, wandb.")
-]
-MonitorFolder = Annotated[Path, typer.Option(help="Where such services keep their files.")]
-MaybeIns = Annotated[list[Path] | None, typer.Option(exists=True)]
 
 
 def _share(processes: int) -> None:
@@ -51,59 +25,6 @@ def _share(processes: int) -> None:
 
     if processes > 1 and world_size() == 1:
         torchrun(processes, sys.argv[1:])
-
-
-@config_app.command("check")
-def config_check(study: Path) -> None:
-    """Check a study file; say every wrong key, what is wrong and the remedy."""
-    from rlgen.study import load_study
-
-    found = load_study(study)
-    typer.echo(f"{study}: study `{found.study}` is right: {len(found.arms)} arms, {len(found.crosscoders)} crosscoders")
-
-
-@config_app.command("schema")
-def config_schema() -> None:
-    """Print the JSON schema of a study file."""
-    import json
-
-    from rlgen.study.stages import schema
-
-    typer.echo(json.dumps(schema(), indent=1))
-
-
-@config_app.command("memory")
-def config_memory(
-    study: Path,
-    model_config: Annotated[Path | None, typer.Option(help="The base's config.json, if it is not here.")] = None,
-) -> None:
-    """What training each arm takes on a GPU, by kind of GPU: an estimate that needs neither weights nor network."""
-    from rlgen.posttrain.memory import memory_of
-
-    for line in memory_of(study, model_config):
-        typer.echo(line)
-
-
-@store_app.command("info")
-def store_info(store: Path) -> None:
-    """A store's shape, size and provenance: of a part, or of a folder of parts."""
-    from rlgen.activations.inspect import info
-
-    typer.echo(info(store))
-
-
-@store_app.command("verify")
-def store_verify(store: Path) -> None:
-    """Read every byte of a store and name what is damaged: part, shard and token range. Exits with 1 if anything is."""
-    from rlgen.activations.inspect import parts_of, verify
-
-    faults = 0
-    for fault in verify(store):
-        faults += 1
-        typer.echo(fault)
-    typer.echo(f"{store}: {len(parts_of(store))} parts read, {faults} faults")
-    if faults:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -345,25 +266,3 @@ def report(settings: SettingsJson, summary: In, root: In, out: Out) -> None:
     from rlgen.study.stages import ReportSettings, parse_settings
 
     make_report(parse_settings(ReportSettings, settings), summary=summary, root=root, out=out)
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """A StudyError is printed without a traceback; what is made already is made; anything else crashes loudly."""
-    try:
-        yield
-    except AlreadyMade:
-        pass
-    except StudyError as error:
-        typer.echo(masked(f"error: {error}"), err=True)
-        raise SystemExit(2) from None
-
-
-def main() -> None:
-    """Entry point of the `rlgen` command."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Masking("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(handlers=[handler], level=logging.INFO)
-    sys.excepthook = crash
-    with readable_errors():
-        app()

@@ -1,0 +1,66 @@
+"""`rlgen config` and `rlgen store`: what a person asks of a study file and of an activation store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+config_app = typer.Typer(
+    no_args_is_help=True, help="The study file: its schema, whether a file is right, what it takes."
+)
+store_app = typer.Typer(no_args_is_help=True, help="Activation stores: what is in one, and whether it is whole.")
+
+
+@config_app.command("check")
+def config_check(study: Path) -> None:
+    """Check a study file; say every wrong key, what is wrong and the remedy."""
+    from rlgen.study import load_study
+
+    found = load_study(study)
+    typer.echo(f"{study}: study `{found.study}` is right: {len(found.arms)} arms, {len(found.crosscoders)} crosscoders")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of a study file."""
+    import json
+
+    from rlgen.study.stages import schema
+
+    typer.echo(json.dumps(schema(), indent=1))
+
+
+@config_app.command("memory")
+def config_memory(
+    study: Path,
+    model_config: Annotated[Path | None, typer.Option(help="The base's config.json, if it is not here.")] = None,
+) -> None:
+    """What training each arm takes on a GPU, by kind of GPU: an estimate that needs neither weights nor network."""
+    from rlgen.posttrain.memory import memory_of
+
+    for line in memory_of(study, model_config):
+        typer.echo(line)
+
+
+@store_app.command("info")
+def store_info(store: Path) -> None:
+    """A store's shape, size and provenance: of a part, or of a folder of parts."""
+    from rlgen.activations.inspect import info
+
+    typer.echo(info(store))
+
+
+@store_app.command("verify")
+def store_verify(store: Path) -> None:
+    """Read every byte of a store and name what is damaged: part, shard and token range. Exits with 1 if anything is."""
+    from rlgen.activations.inspect import parts_of, verify
+
+    faults = 0
+    for fault in verify(store):
+        faults += 1
+        typer.echo(fault)
+    typer.echo(f"{store}: {len(parts_of(store))} parts read, {faults} faults")
+    if faults:
+        raise typer.Exit(1)

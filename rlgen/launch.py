@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
+import time
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
     from rlgen.study.stages import StageSettings
 
 T = TypeVar("T")
-log = logging.getLogger("rlgen")
+
+_TIMEOUT = timedelta(hours=2)
+"""How long processes wait for one another: a process may write a large state, or its completions are long."""
 
 
 def torchrun(processes: int, words: list[str]) -> NoReturn:
@@ -27,6 +32,8 @@ def torchrun(processes: int, words: list[str]) -> NoReturn:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    os.environ["OMP_NUM_THREADS"] = str(max(1, threads // processes))  # what the job has, shared
     try:
         main(["--standalone", "--nproc-per-node", str(processes), "-m", "rlgen", *words])
     except ChildFailedError as error:
@@ -46,16 +53,29 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def join() -> None:
-    """Meet the job's other processes, by NCCL on GPUs (one each) and gloo elsewhere. Alone, there is nothing to do."""
+def join(alone: bool = False) -> None:
+    """Meet the job's other processes, by NCCL on GPUs (one each) and gloo elsewhere.
+
+    A process that has no others has nothing to do, unless it is to make a group of its own (`alone`), which DeepSpeed
+    asks for.
+    """
     import torch
     import torch.distributed as dist
 
-    if world_size() == 1 or dist.is_initialized():
+    if dist.is_initialized() or (world_size() == 1 and not alone):
         return
+    if "WORLD_SIZE" not in os.environ:
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ["MASTER_PORT"] = str(_free_port())
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def agree(value: T) -> T:
@@ -75,6 +95,29 @@ def wait() -> None:
         import torch.distributed as dist
 
         dist.barrier()
+
+
+class Saving:
+    """When a training state is due: every so many seconds, and so that saving takes at most a share of the time."""
+
+    def __init__(self, seconds: float, share: float) -> None:
+        self._seconds = self._pause = seconds
+        self._share = share
+        self._last = self._begun = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether to save now: the same answer for all processes, which must all ask."""
+        due: bool = agree(time.monotonic() - self._last > self._pause)
+        return due
+
+    def begin(self) -> None:
+        """A state is about to be written."""
+        self._begun = time.monotonic()
+
+    def end(self) -> None:
+        """It has been."""
+        self._last = time.monotonic()
+        self._pause = max(self._seconds, (self._last - self._begun) / self._share)
 
 
 @contextlib.contextmanager

@@ -70,10 +70,23 @@ def load_model(path: Path, dtype: str = "auto") -> PreTrainedModel:
     where = locate(path)
     safe = None if where.allow_pickle else True
     try:
-        model = AutoModelForCausalLM.from_pretrained(where.path, **where.arguments, dtype=dtype, use_safetensors=safe)
+        # a folder, so that what loads a model again by its name (TRL's reference, vLLM) loads these very files
+        folder = _folder(where)
+        model = AutoModelForCausalLM.from_pretrained(folder, **where.arguments, dtype=dtype, use_safetensors=safe)
     except (OSError, ValueError) as error:
         raise StudyError(f"{where.path}: no causal LM can be loaded from there: {error}") from None
     return model.to(device()).eval()
+
+
+def _folder(where: Reference) -> str:
+    """The folder of a model's files, which for one on the hub are fetched into its cache."""
+    from huggingface_hub import snapshot_download
+
+    if Path(where.path).is_dir():
+        return where.path
+    weights = ["*.safetensors", "*.bin"] if where.allow_pickle else ["*.safetensors"]
+    wanted = [*weights, "*.json", "*.txt", "*.model", "*.jinja", *(["*.py"] if where.trust_remote_code else [])]
+    return snapshot_download(where.path, revision=where.revision, allow_patterns=wanted)
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -117,6 +130,10 @@ def save_model(
 ) -> None:
     """Write model and tokenizer in Hugging Face format, the same on every machine; `state` in place of its weights."""
     model.save_pretrained(folder, state_dict=state)
+    if state is not None:  # transformers writes down the precision of the model's own weights
+        config = json.loads((folder / "config.json").read_text())
+        config["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     tokenizer.init_kwargs.pop("local_files_only", None)  # says how it was loaded, which follows from the environment
     tokenizer.save_pretrained(folder)
 

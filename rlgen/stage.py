@@ -38,7 +38,10 @@ _STATE = ".stage.json"
 _SCRATCH = ".scratch"
 _POLL = 0.5
 """Seconds between looks at whether another process has ended."""
-_PACKAGES = ("rlgen", "torch", "transformers", "trl", "lm_eval", "zarr", "numpy", "pandas", "snakemake")
+_PACKAGES = (
+    *("rlgen", "torch", "transformers", "trl", "accelerate", "deepspeed", "peft", "vllm", "datasets", "lm_eval"),
+    *("math-verify", "zarr", "numpy", "pandas", "snakemake"),
+)
 
 
 class AlreadyMade(Exception):

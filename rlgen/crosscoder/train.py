@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from rlgen.activations.store import group_parts
 from rlgen.crosscoder.mesh import mesh_of
 from rlgen.crosscoder.trainer import Trainer
 from rlgen.errors import StudyError
-from rlgen.launch import agree, stage_of_all, wait
+from rlgen.launch import Saving, stage_of_all, wait
 from rlgen.stage import Workspace, atomic_path, write_json
 from rlgen.study.stages import FitSettings
 
@@ -62,7 +61,7 @@ def train(trainer: Trainer, work: Workspace, name: str) -> None:
     """All steps that are left, with the state saved now and then. `name` is the crosscoder's."""
     size, steps, mesh = trainer.loader.batch_size, len(trainer.loader), trainer.mesh
     progress = work.progress(steps * size, "tokens", done=trainer.loader.step * size)
-    saved, pause = time.monotonic(), _SAVE_SECONDS
+    saving = Saving(_SAVE_SECONDS, _SAVE_SHARE)
     dense = None
     for acts_BMD in trainer.loader:
         terms = trainer.step(acts_BMD)
@@ -76,11 +75,10 @@ def train(trainer: Trainer, work: Workspace, name: str) -> None:
             if terms.dense is not dense:
                 dense = terms.dense
                 log.info("fit: %s products from step %d on", "dense" if dense else "sparse", trainer.loader.step)
-        if agree(time.monotonic() - saved > pause) and trainer.loader.step < steps:
-            start = time.monotonic()
+        if saving.due() and trainer.loader.step < steps:
+            saving.begin()
             _save(trainer, work.scratch)
-            saved = time.monotonic()
-            pause = max(_SAVE_SECONDS, (saved - start) / _SAVE_SHARE)
+            saving.end()
 
 
 def _save(trainer: Trainer, scratch: Path) -> None:

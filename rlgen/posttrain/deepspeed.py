@@ -30,6 +30,7 @@ def deepspeed_config(arm: TrainedArm) -> dict[str, Any] | None:
     config: dict[str, Any] = {
         "zero_optimization": zero,
         "bf16": {"enabled": "auto"},
+        "data_types": {"grad_accum_dtype": "fp32"},  # hundreds of passes a step are more than bfloat16 can add up
         "gradient_accumulation_steps": "auto",
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_clipping": "auto",

@@ -32,23 +32,23 @@ class _Trainer(Remembering, GRPOTrainer):
 def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path, monitors: Monitors = NO_MONITORS) -> None:
     """Train base on the reward of its own answers to the problems, in their own order.
 
-    Raises StudyError if the
-    reward cannot be imported, vLLM is asked for and is not there, or a prompt leaves no room for its completion.
+    Raises StudyError if the reward cannot be imported, vLLM is asked for and is not there, or a prompt leaves no room
+    for its completion.
     """
     arm = settings.arm
     seed = derive_seed(settings.seed, "grpo", arm.name)
     inputs = {"base": base, "problems": problems} | {file: Path(file) for file in arm.reward_files}
-    join()
+    join(alone=arm.zero > 0)
     with stage_of_all("grpo", settings, inputs, out) as work:
         reward = load_reward(arm.reward)
         tokenizer = load_tokenizer(base)
-        rows = _rows(problems, arm, tokenizer, load_config(base))
+        rows, longest = _rows(problems, arm, tokenizer, load_config(base))
         steps = arm.steps(len(rows))
         arguments = GRPOConfig(
             **common_arguments(work, seed, steps),
             **arm_arguments(arm, steps),
             **monitors.arguments(arm.name),
-            **rollout_arguments(arm),
+            **rollout_arguments(arm, longest),
             num_generations=arm.generations,
             max_completion_length=arm.max_completion_length,
             temperature=arm.temperature,
@@ -71,11 +71,14 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path, monitors
             return trainer
 
         note_problems(work, problems)
-        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora)
+        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora, load_config(base).dtype)
 
 
-def rollout_arguments(arm: GrpoArm) -> dict[str, Any]:
-    """Training arguments of what generates the completions. Raises StudyError if vLLM is asked for and is not there."""
+def rollout_arguments(arm: GrpoArm, longest: int) -> dict[str, Any]:
+    """Training arguments of what generates the completions, for prompts of `longest` tokens at most.
+
+    Raises StudyError if vLLM is asked for and is not there.
+    """
     rollouts = arm.rollouts
     installed = find_spec("vllm") is not None
     if rollouts.engine == "transformers" or (
@@ -93,21 +96,24 @@ def rollout_arguments(arm: GrpoArm) -> dict[str, Any]:
         "vllm_mode": "colocate",
         "vllm_gpu_memory_utilization": rollouts.gpu_memory,
         "vllm_tensor_parallel_size": rollouts.tensor_parallel,
+        "vllm_max_model_length": longest + arm.max_completion_length,  # else it makes room for the model's longest
     }
 
 
 def _rows(
     problems: Path, arm: GrpoArm, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
-) -> list[dict[str, Any]]:
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    found = []
+) -> tuple[list[dict[str, Any]], int]:
+    """The rows, and the tokens of the longest prompt."""
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found, longest = [], 0
     for row in read_problems(problems):
         length = len(tokenizer(row["prompt"], verbose=False)["input_ids"])
-        if longest is not None and length + arm.max_completion_length > longest:
+        if most is not None and length + arm.max_completion_length > most:
             raise StudyError(
                 f"{problems}: problem `{row['id']}` has {length} tokens; with {arm.max_completion_length} of an answer "
-                f"(arms[{arm.name}].max_completion_length) it exceeds the model's {longest}; lower that, or have such "
+                f"(arms[{arm.name}].max_completion_length) it exceeds the model's {most}; lower that, or have such "
                 "problems left out for all arms (problems.max_prompt_tokens)"
             )
         found.append({"prompt": row["prompt"], "answer": row["answer"]})
-    return found
+        longest = max(longest, length)
+    return found, longest

@@ -13,14 +13,15 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.integrations import deepspeed as integration
 
 from rlgen.models import load_model
+from rlgen.posttrain.memory import TOKENS
 from rlgen.study.sections import TrainedArm
 
 KL = "kl_to_base"
 """In the curves: KL(arm || base) over the whole vocabulary in nats a token, mean over tokens that were learnt from."""
 _SEQUENCES = 4
-"""Of a process' last forward pass, so many are looked at,"""
-_TOKENS = 1024
-"""and so many of each one's first tokens."""
+"""Of a process' last forward pass, so many are looked at, and `TOKENS` of each one's first tokens;"""
+_AT_ONCE = 128
+"""so many positions' logits are in float32 at the same time."""
 
 
 class Remembering:
@@ -47,24 +48,25 @@ class KlToBase(TrainerCallback):
             return
         trainer = self._trainer
         ids_BT, mask_BT, learnt_BT = (part[:_SEQUENCES, :] for part in _sequences(trainer.last_batch))
-        sums = torch.zeros(2, dtype=torch.float64, device="cpu")
+        sums = torch.zeros(2, dtype=torch.float64)
         for ids_T, mask_T, learnt_T in zip(ids_BT, mask_BT, learnt_BT, strict=True):
-            shown = learnt_T.cumsum(0) <= _TOKENS
+            shown = mask_T.bool() & (learnt_T.cumsum(0) <= TOKENS)
+            count = int(learnt_T[shown].sum())  # what is learnt from comes last, in SFT and in GRPO
             row = {"input_ids": ids_T[shown][None], "attention_mask": mask_T[shown][None], "use_cache": False}
-            own_TV = self._log_probabilities(trainer.model_wrapped, row)
+            row["logits_to_keep"] = count + 1
+            own_NV = self._logits(trainer.model_wrapped, row)
             with self._reference() as base:
-                base_TV = self._log_probabilities(base, row)
-            kl_T = (own_TV.exp() * (own_TV - base_TV)).sum(-1)[learnt_T[shown][1:]]
-            sums += torch.tensor([float(kl_T.double().sum()), len(kl_T)])
-        total, count = trainer.accelerator.reduce(sums.to(trainer.accelerator.device)).tolist()
-        trainer._metrics["train"][KL].append(total / max(count, 1))
+                base_NV = self._logits(base, row)
+            sums += torch.tensor([divergence(own_NV, base_NV), count])
+        total, tokens = trainer.accelerator.reduce(sums.to(trainer.accelerator.device)).tolist()
+        trainer._metrics["train"][KL].append(total / max(tokens, 1))
 
     @torch.no_grad()
-    def _log_probabilities(self, model: Any, row: dict[str, Any]) -> Tensor:
-        """Of every next token, [T - 1, vocabulary]."""
+    def _logits(self, model: Any, row: dict[str, Any]) -> Tensor:
+        """What is predicted for the tokens learnt from, [N, vocabulary]."""
         with self._trainer.compute_loss_context_manager():
-            logits_TV = model(**row).logits[0, :-1]
-        return torch.log_softmax(logits_TV.float(), dim=-1)
+            logits_NV: Tensor = model(**row).logits[0, :-1]
+        return logits_NV
 
     @contextlib.contextmanager
     def _reference(self) -> Iterator[Any]:
@@ -78,6 +80,17 @@ class KlToBase(TrainerCallback):
                 precision = "bfloat16" if self._trainer.args.bf16 else "float32"
                 self._base = load_model(self._base_path, dtype=precision).requires_grad_(False)
         yield self._base
+
+
+@torch.no_grad()
+def divergence(own_NV: Tensor, base_NV: Tensor) -> float:
+    """Sum over positions of KL(own || base) of two models' logits [N, vocabulary], a few positions at a time."""
+    total = 0.0
+    for start in range(0, len(own_NV), _AT_ONCE):
+        here = slice(start, start + _AT_ONCE)
+        log_own, log_base = (torch.log_softmax(logits[here].float(), dim=-1) for logits in (own_NV, base_NV))
+        total += float((log_own.exp() * (log_own - log_base)).sum(-1, dtype=torch.float64).sum())
+    return total
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from rlgen.study.sections import ExistingBase, GrpoArm, SftArm, TrainedArm
 
 GPUS = {"RTX 4090": 24, "A100-40GB": 40, "A100-80GB or H100": 80, "H200": 141}
 """Memory of usual GPUs, in GB."""
+TOKENS = 1024
+"""Tokens whose logits the KL to the base takes at the same time, of both models (`rlgen.posttrain.kl`)."""
 _LORA_WEIGHTS = 0.01
 """Adapters have about so large a share of the weights."""
 
@@ -24,6 +26,7 @@ class Shape:
 
     layers: int
     width: int
+    vocabulary: int
     parameters: int
 
     @classmethod
@@ -35,7 +38,7 @@ class Shape:
         groups = config.get("num_key_value_heads") or heads
         block = 2 * width * heads * head + 2 * width * groups * head + 3 * width * inner + 2 * width
         embeddings = config["vocab_size"] * width * (1 if config.get("tie_word_embeddings") else 2)
-        return cls(layers, width, layers * block + embeddings + width)
+        return cls(layers, width, config["vocab_size"], layers * block + embeddings + width)
 
 
 def _known(layers: int, width: int, inner: int, heads: int, groups: int, vocabulary: int, tied: bool) -> Shape:
@@ -67,10 +70,10 @@ def shape_of(path: str) -> Shape | None:
 def memory(arm: TrainedArm, shape: Shape, gpus: int, capacity: float) -> dict[str, float]:
     """GB on each of `gpus` GPUs of `capacity` GB, by what takes them (1 GB is 10^9 bytes).
 
-    Model states as in ZeRO (1910.02054, section 3): 2 bytes a weight and a gradient in bfloat16, 12 for Adam's state
-    with the float32 weights; without DeepSpeed 16 in float32, and 2 for bfloat16 copies. Activations with
-    checkpointing, at the longest sequence: each block's input, and one block's own (34 bytes a token and unit of
-    width, 2205.05198).
+    Model states as in ZeRO (1910.02054, section 3): 2 bytes a weight in bfloat16, 4 a gradient (they are added up in
+    float32), 12 for Adam's state with the float32 weights; without DeepSpeed 16 in float32, and 2 for bfloat16 copies.
+    Activations with checkpointing, at the longest sequence: each block's input, and one block's own (34 bytes a token
+    and unit of width, 2205.05198). Buffers, fragmentation and CUDA itself come on top: a fifth is left for them.
     """
     giga = 1e9
     weights = shape.parameters / giga
@@ -78,7 +81,7 @@ def memory(arm: TrainedArm, shape: Shape, gpus: int, capacity: float) -> dict[st
     shared = gpus if arm.zero else 1
     found = {
         "weights": (4 if arm.zero == 0 else 2) * weights / (gpus if arm.zero == 3 else 1),
-        "gradients": (4 if arm.zero == 0 else 2) * learnt / shared,
+        "gradients": 4 * learnt / shared,
         "optimiser": (8 if arm.zero == 0 else 12) * learnt / shared,
     }
     if arm.zero == 0:
@@ -90,8 +93,8 @@ def memory(arm: TrainedArm, shape: Shape, gpus: int, capacity: float) -> dict[st
     longest = arm.max_length if isinstance(arm, SftArm) else getattr(arm, "max_completion_length", 0)
     tokens = arm.sequences_per_pass(gpus) * longest
     found["activations"] = tokens * shape.width * (2 * shape.layers + 34) / giga
-    if arm.kl_every and not arm.lora:
-        found["base, for the KL"] = 2 * weights
+    if arm.kl_every:
+        found["KL"] = 4 * (TOKENS + 1) * shape.vocabulary / giga + (0 if arm.lora else 2 * weights)
     if isinstance(arm, GrpoArm) and arm.rollouts.engine != "transformers" and not arm.rollouts.server:
         found["vLLM"] = arm.rollouts.gpu_memory * capacity
     return found
@@ -118,6 +121,6 @@ def table(arms: Sequence[TrainedArm], shape: Shape, gpus: Mapping[str, int]) -> 
             parts = memory(arm, shape, count, capacity)
             total = sum(parts.values())
             words = ", ".join(f"{name} {gigabytes:.1f}" for name, gigabytes in parts.items() if gigabytes >= 0.05)
-            fits = "fits" if total < 0.9 * capacity else "does not fit"
+            fits = "fits" if total < 0.8 * capacity else "tight" if total < 0.9 * capacity else "does not fit"
             lines.append(f"{arm.name}: {count} x {kind}: {total:.0f} of {capacity} GB, {fits} ({words})")
     return lines

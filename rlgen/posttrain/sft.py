@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
 from rlgen.launch import join, stage_of_all
-from rlgen.models import load_model, load_tokenizer
+from rlgen.models import load_config, load_model, load_tokenizer
 from rlgen.posttrain.kl import Remembering, measure_kl
 from rlgen.posttrain.lora import lora_config
 from rlgen.posttrain.monitors import NO_MONITORS, Monitors
@@ -29,12 +29,12 @@ class _Trainer(Remembering, SFTTrainer):
 def sft(settings: SftSettings, base: Path, problems: Path, out: Path, monitors: Monitors = NO_MONITORS) -> None:
     """Fine-tune base on prompt and solution, with the loss on the solution; problems in their own order.
 
-    Raises StudyError if a
-    problem has no solution or is too long: every arm is trained on the same problems, so none is left out here.
+    Raises StudyError if a problem has no solution or is too long: every arm is trained on the same problems, so none
+    is left out here.
     """
     arm = settings.arm
     seed = derive_seed(settings.seed, "sft", arm.name)
-    join()
+    join(alone=arm.zero > 0)
     with stage_of_all("sft", settings, {"base": base, "problems": problems}, out) as work:
         tokenizer = load_tokenizer(base)
         rows = _rows(problems, arm, tokenizer)
@@ -60,7 +60,7 @@ def sft(settings: SftSettings, base: Path, problems: Path, out: Path, monitors: 
             return trainer
 
         note_problems(work, problems)
-        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora)
+        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora, load_config(base).dtype)
 
 
 def _rows(problems: Path, arm: SftArm, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -25,7 +26,7 @@ from transformers import (
 
 from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
-from rlgen.launch import agree, rank, wait, world_size
+from rlgen.launch import Saving, agree, rank, wait, world_size
 from rlgen.models import save_model
 from rlgen.posttrain.deepspeed import deepspeed_config, whole_state
 from rlgen.posttrain.lora import merged
@@ -38,7 +39,8 @@ PROBLEMS_JSON = "problems.json"
 _COMPLETE = "complete"
 """In a training state's folder: it was written to its end."""
 _SAVE_EVERY = 20.0
-"""Seconds between training states; at most so much work is lost."""
+_SAVE_SHARE = 0.05
+"""The training state is saved every so many seconds, and so that it takes at most this share of the time."""
 _NOT_OF_THE_RUN = ("num_tokens", "step_time", "runtime", "per_second", "train_loss", "total_flos", "flops")
 """Logged values that depend on the clock, or on where a run was resumed."""
 
@@ -50,6 +52,7 @@ def common_arguments(work: Workspace, seed: int, steps: int) -> dict[str, Any]:
         "max_steps": steps,
         "seed": seed,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # `_Checkpoints` stops on them
         "save_strategy": "no",  # `_Checkpoints` says when
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
@@ -97,10 +100,11 @@ def train(
     tokenizer: PreTrainedTokenizerBase,
     section: str,
     lora: Lora | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Train to the end, from the last complete state if there is one, and write the model, its earlier checkpoints and
     its curves to the workspace. `section` is where in the study file the model's settings stand, for messages. Of
-    several processes all must call it; the first writes.
+    several processes all must call it; the first writes. Weights are written in `dtype`, or as they are trained.
 
     Checkpoint i of n is taken after step ceil(steps * i / n); the last is the finished model and is not stored twice.
     Raises StudyError if there are fewer steps than checkpoints, or the loss is not finite.
@@ -112,17 +116,24 @@ def train(
     planned = {math.ceil(steps * index / checkpoints): index for index in range(1, checkpoints)}
     trainer = make()
     trainer.remove_callback(PrinterCallback)
-    saver = _Saver(trainer, tokenizer, lora)
+    saver = _Saver(trainer, tokenizer, lora, dtype)
     trainer.add_callback(_Checkpoints(work, planned, steps, saver, section))
-    trainer.train(resume_from_checkpoint=_last_state(Path(str(trainer.args.output_dir))))
+    trainer.train(resume_from_checkpoint=_last_state(Path(str(trainer.args.output_dir)), section))
     saver.save(work.folder)
     if rank() == 0:
         _curves(trainer.state.log_history).to_parquet(work.folder / CURVES, index=False)
 
 
-def _last_state(output: Path) -> str | None:
+def _last_state(output: Path, section: str) -> str | None:
+    """The newest whole training state, if there is one. Raises StudyError if it is of another number of processes."""
     states = [path.parent for path in output.glob(f"checkpoint-*/{_COMPLETE}")]
-    return str(max(states, key=_step)) if states else None
+    last = agree(str(max(states, key=_step)) if states else None)
+    if last is not None and (count := json.loads((Path(last) / _COMPLETE).read_text())["processes"]) != world_size():
+        raise StudyError(
+            f"{section}: the training state in {output} is of {count} processes, and these are {world_size()}; "
+            f"go on with as many (one a GPU), or delete {output} to start anew"
+        )
+    return last
 
 
 def _step(state: Path) -> int:
@@ -143,6 +154,7 @@ class _Saver:
     trainer: Trainer
     tokenizer: PreTrainedTokenizerBase
     lora: Lora | None
+    dtype: torch.dtype | None
 
     def save(self, folder: Path) -> None:
         """All processes must call it; the first writes."""
@@ -153,7 +165,15 @@ class _Saver:
         if self.lora:
             state = merged(state if state is not None else model.state_dict(), self.lora)
             model = model.get_base_model()
+        if self.dtype not in (None, model.dtype) or state is not None:
+            state = cast(state if state is not None else model.state_dict(), self.dtype or model.dtype)
         save_model(model, self.tokenizer, folder, state)
+
+
+def cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights in a precision; tied ones stay tied."""
+    found: dict[int, Tensor] = {}
+    return {name: found.setdefault(weight.data_ptr(), weight.to(dtype)) for name, weight in state.items()}
 
 
 class _Checkpoints(TrainerCallback):
@@ -162,7 +182,7 @@ class _Checkpoints(TrainerCallback):
     def __init__(self, work: Workspace, planned: dict[int, int], steps: int, saver: _Saver, section: str) -> None:
         self._work, self._planned, self._saver, self._section = work, planned, saver, section
         self._progress = work.progress(steps, "steps")
-        self._saved = time.monotonic()
+        self._saving = Saving(_SAVE_EVERY, _SAVE_SHARE)
 
     def on_train_begin(self, _args: Any, state: TrainerState, _control: Any, **_: Any) -> None:
         self._progress = self._work.progress(state.max_steps, "steps", done=state.global_step)
@@ -170,8 +190,9 @@ class _Checkpoints(TrainerCallback):
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if rank() == 0:
             self._progress.to(state.global_step)
-        due = agree(time.monotonic() - self._saved > _SAVE_EVERY)
-        control.should_save = state.global_step < state.max_steps and (due or state.global_step in self._planned)
+        due = self._saving.due() or state.global_step in self._planned
+        control.should_save = due and state.global_step < state.max_steps
+        self._saving.begin()
 
     def on_log(
         self, _args: Any, state: TrainerState, _control: Any, logs: dict[str, Any] | None = None, **_: Any
@@ -191,11 +212,11 @@ class _Checkpoints(TrainerCallback):
             self._keep(self._planned[state.global_step])
         wait()  # every process has written its share of the state
         if rank() == 0:
-            (here / _COMPLETE).touch()
+            write_json(here / _COMPLETE, {"processes": world_size()})
             for older in output.glob("checkpoint-*"):
                 if older != here:
                     shutil.rmtree(older)
-        self._saved = time.monotonic()
+        self._saving.end()
 
     def _keep(self, index: int) -> None:
         place = self._work.folder / "checkpoints" / str(index)

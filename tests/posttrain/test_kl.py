@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlgen.models import load_model
-from rlgen.posttrain.kl import KL, KlToBase
+from rlgen.posttrain.kl import KL, KlToBase, divergence
 from rlgen.study.sections import SftArm
 from tests.evaluation.tiny import make_tiny
 
@@ -61,7 +61,9 @@ def test_is_the_mean_over_the_tokens_learnt_from(tiny: Path, ids_BT: torch.Tenso
                 for at in range(1, 12)
                 if labels_BT[row, at] != -100
             ]
-    batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": labels_BT}
+    mask_BT = torch.ones_like(ids_BT)
+    mask_BT[2, 9:] = 0  # padding
+    batch = {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT}
     assert measured(model, tiny, batch) == pytest.approx(sum(expected) / len(expected), rel=1e-5)
 
 
@@ -82,3 +84,27 @@ def test_of_completions_padded_on_the_right_after_prompts_padded_on_the_left(tin
     other["completion_ids"][1, 4:] = 3
     assert measured(model, tiny, padded) == pytest.approx(measured(model, tiny, other), rel=1e-6)
     assert measured(load_model(tiny), tiny, padded) == pytest.approx(0, abs=1e-6)
+
+
+def test_padding_is_not_fed(tiny: Path, ids_BT: torch.Tensor) -> None:
+    """GRPO pads to the longest completion of all: a short one must not pay for it."""
+    model = load_model(tiny)
+    fed: list[int] = []
+    model.register_forward_pre_hook(lambda _m, _a, given: fed.append(given["input_ids"].shape[1]), with_kwargs=True)
+    padded = {
+        "prompt_ids": ids_BT[:, :5],
+        "prompt_mask": torch.ones(3, 5, dtype=torch.int),
+        "completion_ids": torch.nn.functional.pad(ids_BT[:, 5:], (0, 80)),
+        "completion_mask": torch.nn.functional.pad(torch.ones(3, 7, dtype=torch.int), (0, 80)),
+    }
+    short = {**padded, "completion_ids": ids_BT[:, 5:], "completion_mask": torch.ones(3, 7, dtype=torch.int)}
+    assert measured(model, tiny, padded) == pytest.approx(measured(model, tiny, short), abs=1e-6)
+    assert set(fed) == {12}
+
+
+def test_many_positions_are_summed_a_few_at_a_time() -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, base = (torch.randn(300, 11, generator=generator) for _ in range(2))
+    log_own, log_base = torch.log_softmax(own, -1), torch.log_softmax(base, -1)
+    expected = torch.nn.functional.kl_div(log_base, log_own, reduction="sum", log_target=True)
+    assert divergence(own, base) == pytest.approx(float(expected), rel=1e-5)

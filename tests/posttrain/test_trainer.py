@@ -10,15 +10,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from trl import GRPOConfig
 
 from rlgen.data.problems import make_problems
 from rlgen.errors import StudyError
+from rlgen.models import load_model, load_tokenizer
 from rlgen.posttrain.grpo import grpo, rollout_arguments
 from rlgen.posttrain.monitors import Monitors
 from rlgen.posttrain.pretrain import pretrain
 from rlgen.posttrain.sft import sft
-from rlgen.posttrain.trainer import in_order
+from rlgen.posttrain.trainer import _last_state, cast, in_order
+from rlgen.stage import write_json
 from rlgen.study.sections import GrpoArm, MiniatureProblems, PretrainedBase, Problems, Rollouts, SftArm
 from rlgen.study.stages import GrpoSettings, PretrainSettings, ProblemsSettings, SftSettings
 from tests.evaluation.tiny import make_tiny
@@ -122,7 +125,7 @@ def test_rollouts_by_vllm_are_as_the_arm_says(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("rlgen.posttrain.grpo.find_spec", lambda name: name)
 
     def arguments(**rollouts: Any) -> dict[str, Any]:
-        return rollout_arguments(GrpoArm(name="rl", method="grpo", rollouts=Rollouts(**rollouts)))
+        return rollout_arguments(GrpoArm(name="rl", method="grpo", rollouts=Rollouts(**rollouts)), longest=100)
 
     assert arguments(engine="transformers") == {"use_vllm": False}
     assert arguments() == {"use_vllm": torch.cuda.is_available()}
@@ -131,6 +134,7 @@ def test_rollouts_by_vllm_are_as_the_arm_says(monkeypatch: pytest.MonkeyPatch) -
         "vllm_mode": "colocate",
         "vllm_gpu_memory_utilization": 0.4,
         "vllm_tensor_parallel_size": 2,
+        "vllm_max_model_length": 100 + 16384,
     }
     server = arguments(server="http://node7:8000")
     assert server == {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": "http://node7:8000"}
@@ -144,3 +148,32 @@ def test_the_rows_of_every_step_are_a_stretch_of_the_problems() -> None:
     assert [row["row"] for row in in_order(rows, arm)] == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
     rl = GrpoArm(name="rl", method="grpo", batch_size=16, generations=4, epochs=1.0)
     assert [row["row"] for row in in_order(rows, rl)] == [0, 1, 2, 3, 4, 5, 0, 1]
+
+
+def test_an_arm_is_stored_in_the_precision_of_its_base(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    load_tokenizer(tiny).save_pretrained(tmp_path / "base")
+    load_model(tiny, dtype="bfloat16").save_pretrained(tmp_path / "base")
+    train_sft(tmp_path / "base", problems, tmp_path / "arm")
+    weights = load_file(tmp_path / "arm" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    assert load_model(tmp_path / "arm").dtype == torch.bfloat16
+
+
+def test_tied_weights_stay_tied_in_another_precision() -> None:
+    weight = torch.ones(2, 2)
+    found = cast({"a": weight, "b": weight, "c": torch.ones(2, 2)}, torch.bfloat16)
+    assert found["a"] is found["b"]
+    assert found["c"] is not found["a"]
+    assert {w.dtype for w in found.values()} == {torch.bfloat16}
+
+
+def test_a_state_of_more_processes_is_not_gone_on_with(tmp_path: Path) -> None:
+    assert _last_state(tmp_path, "arms[sft]") is None
+    for step, processes in ((5, 1), (20, 1)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        write_json(tmp_path / f"checkpoint-{step}" / "complete", {"processes": processes})
+    (tmp_path / "checkpoint-30").mkdir()
+    assert _last_state(tmp_path, "arms[sft]") == str(tmp_path / "checkpoint-20")
+    write_json(tmp_path / "checkpoint-30" / "complete", {"processes": 8})
+    with pytest.raises(StudyError, match=r"arms\[sft\]: .* of 8 processes, and these are 1; go on with as many"):
+        _last_state(tmp_path, "arms[sft]")

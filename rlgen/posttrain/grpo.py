@@ -59,13 +59,14 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path, monitors
         )
 
         def make() -> Trainer:
+            model = load_model(base, dtype="float32")
             trainer = _Trainer(
-                model=load_model(base, dtype="float32"),
+                model=model,
                 reward_funcs=reward,
                 args=arguments,
                 train_dataset=Dataset.from_list(in_order(rows, arm)),
                 processing_class=tokenizer,
-                peft_config=lora_config(arm.lora),
+                peft_config=lora_config(arm.lora, model),
             )
             measure_kl(trainer, arm, base)
             return trainer

@@ -6,17 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from peft import LoraConfig
-from torch import Tensor
+from torch import Tensor, nn
 
+from rlgen.errors import StudyError
 from rlgen.study.sections import Lora
 
 _PREFIX = "base_model.model."
 
 
-def lora_config(lora: Lora | None) -> LoraConfig | None:
-    """PEFT's configuration; None without adapters."""
+def lora_config(lora: Lora | None, model: nn.Module) -> LoraConfig | None:
+    """PEFT's configuration for a model; None without adapters. Raises StudyError if it has no module of a name."""
     if lora is None:
         return None
+    known = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for target in lora.targets:
+        if target not in known:
+            raise StudyError(
+                f"lora.targets: the model has no linear module `{target}`; use of {', '.join(sorted(known))}"
+            )
     targets: Any = lora.targets or "all-linear"
     return LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"

@@ -122,5 +122,7 @@ def table(arms: Sequence[TrainedArm], shape: Shape, gpus: Mapping[str, int]) -> 
             total = sum(parts.values())
             words = ", ".join(f"{name} {gigabytes:.1f}" for name, gigabytes in parts.items() if gigabytes >= 0.05)
             fits = "fits" if total < 0.8 * capacity else "tight" if total < 0.9 * capacity else "does not fit"
-            lines.append(f"{arm.name}: {count} x {kind}: {total:.0f} of {capacity} GB, {fits} ({words})")
+            lines.append(
+                f"{arm.name}: {count} x {kind}: {total:.0f} of {capacity} GB, {fits} ({words or 'hardly any'})"
+            )
     return lines

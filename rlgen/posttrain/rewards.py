@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,25 @@ def load_reward(name: str) -> Reward:
         raise StudyError(f"reward: module `{module}` has no `{function}`") from None
     if not callable(found):
         raise StudyError(f"reward: `{name}` is not a function")
-    return found  # type: ignore[no-any-return]
+    if all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in signature(found).parameters.values()):
+        raise StudyError(f"reward: `{name}` must take `**columns`, as it is given prompts, completions and more")
+    return _checked(name, found)
+
+
+def _checked(name: str, reward: Reward) -> Reward:
+    """The reward, held to one number a completion."""
+
+    @wraps(reward)
+    def call(*args: Any, **columns: Any) -> list[float]:
+        found = reward(*args, **columns)
+        wanted = len(columns["completions"])
+        if not isinstance(found, list) or len(found) != wanted:
+            raise StudyError(
+                f"reward: `{name}` must return a list of {wanted} numbers, one a completion; got {found!r}"
+            )
+        return found
+
+    return call
 
 
 @contextlib.contextmanager

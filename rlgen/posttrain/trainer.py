@@ -43,6 +43,8 @@ _SAVE_SHARE = 0.05
 """The training state is saved every so many seconds, and so that it takes at most this share of the time."""
 _NOT_OF_THE_RUN = ("num_tokens", "step_time", "runtime", "per_second", "train_loss", "total_flos", "flops")
 """Logged values that depend on the clock, or on where a run was resumed."""
+_OF_THE_LIST = "epoch"
+"""Logged, but counted in passes over `in_order`'s list, which is all epochs."""
 
 
 def common_arguments(work: Workspace, seed: int, steps: int) -> dict[str, Any]:
@@ -142,8 +144,11 @@ def _step(state: Path) -> int:
 
 def _curves(history: list[dict[str, Any]]) -> pd.DataFrame:
     """What was logged, one row a step. Columns are sorted: their order in the log depends on where a run resumed."""
-    rows = [{k: v for k, v in row.items() if not any(n in k for n in _NOT_OF_THE_RUN)} for row in history]
-    frame = pd.DataFrame([row for row in rows if len(row) > 2]).sort_values("step").reset_index(drop=True)
+    rows = [
+        {k: v for k, v in row.items() if k != _OF_THE_LIST and not any(n in k for n in _NOT_OF_THE_RUN)}
+        for row in history
+    ]
+    frame = pd.DataFrame([row for row in rows if len(row) > 1]).sort_values("step").reset_index(drop=True)
     return frame[sorted(frame.columns)]
 
 

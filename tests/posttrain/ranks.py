@@ -71,11 +71,13 @@ def _rank(train: Callable[..., None], out: Path, rank: int, ranks: int, port: in
             **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
         }
     import torch
+    from deepspeed.comm import torch as collectives
 
     from rlgen.cli import readable_errors
     from rlgen.posttrain import trainer
 
     torch.set_num_threads(1)
+    collectives.build_shm_op = lambda: None  # it spins while it waits, on cores that the other process needs
     trainer._SAVE_EVERY = SAVE_EVERY
     with readable_errors():
         train(out=out)

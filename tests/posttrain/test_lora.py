@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import get_peft_model
 
+from rlgen.errors import StudyError
 from rlgen.models import load_model
 from rlgen.posttrain.lora import lora_config, merged
 from rlgen.study.sections import Lora
@@ -16,7 +17,7 @@ from tests.evaluation.tiny import make_tiny
 def test_merged_weights_are_those_that_peft_merges(lora: Lora, tmp_path: Path) -> None:
     base = load_model(make_tiny(tmp_path / "tiny"))
     start = {name: weight.clone() for name, weight in base.state_dict().items()}
-    model = get_peft_model(base, lora_config(lora))
+    model = get_peft_model(base, lora_config(lora, base))
     generator = torch.Generator().manual_seed(1)
     for name, weight in model.named_parameters():
         if "lora_" in name:
@@ -36,4 +37,9 @@ def test_merged_weights_are_those_that_peft_merges(lora: Lora, tmp_path: Path) -
 
 
 def test_there_are_none_unless_asked_for() -> None:
-    assert lora_config(None) is None
+    assert lora_config(None, torch.nn.Linear(1, 1)) is None
+
+
+def test_a_module_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"no linear module `query`; use of .*down_proj.*q_proj"):
+        lora_config(Lora(targets=["query"]), load_model(make_tiny(tmp_path / "tiny")))

@@ -27,7 +27,25 @@ def test_a_users_reward_is_found_beside_the_study(tmp_path: Path, monkeypatch: p
     )
     monkeypatch.chdir(tmp_path)
     assert load_reward("own_rewards:short")(completions=["abc"]) == [-3]
-    assert load_reward("rlgen.posttrain.rewards:final_answer") is final_answer
+    found = load_reward("rlgen.posttrain.rewards:final_answer")
+    assert found.__name__ == "final_answer", "the name of its curve"
+    assert found(prompts=[WORLD], completions=["50=1"], answer=["1"]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def r(completions):\n    return [0.0 for _ in completions]\n", r"must take `\*\*columns`"),
+        ("def r(completions, **_):\n    return 1.0\n", "must return a list of 2 numbers, one a completion; got 1.0"),
+        ("def r(completions, **_):\n    return [1.0]\n", "must return a list of 2 numbers"),
+    ],
+)
+def test_what_is_no_reward_is_said(code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = f"wrong_{abs(hash(code))}"
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match=message):
+        load_reward(f"{module}:r")(completions=["a", "b"])
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,11 @@ BAD = {
         "interventions.groups",
         "add it",
     ),
+    "problems that SFT could not take": (
+        put_all({"problems.max_prompt_tokens": 32, "problems.max_solution_tokens": 32}),
+        "arms[0].max_length",
+        "set it to 65",
+    ),
     "offload without ZeRO": (put("arms.0.offload", "optimizer"), "arms[0].offload", "zero 2 or more"),
     "weights offloaded without ZeRO 3": (
         put_all({"arms.0.offload": "all", "arms.0.zero": 2}),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlgen.study.checks.finding import Finding
-from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, PretrainedBase, TrainedArm
+from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, PretrainedBase, SftArm, TrainedArm
 from rlgen.study.study import BASE, TEACHER, Study
 
 
@@ -60,6 +60,9 @@ def _arms(study: Study) -> Iterator[Finding]:
             if (most := study.problems.most) is not None and arm.checkpoints > (steps := arm.steps(most)):
                 problem = f"{arm.checkpoints} cannot be taken in {steps} steps"
                 yield Finding(f"arms[{i}].checkpoints", problem, f"ask for at most {steps}, or train longer")
+        if isinstance(arm, SftArm) and (most := study.problems.most_tokens) is not None and most >= arm.max_length:
+            problem = f"problems of up to {most} tokens (problems.max_prompt_tokens, problems.max_solution_tokens)"
+            yield Finding(f"arms[{i}].max_length", f"{arm.max_length} for {problem}", f"set it to {most + 1} or more")
         if isinstance(arm, GrpoArm):
             if arm.reward.count(":") != 1 or not all(arm.reward.split(":")):
                 yield Finding(f"arms[{i}].reward", f"given '{arm.reward}'", "write it as `package.module:function`")

@@ -100,3 +100,9 @@ class Problems(Section):
         """How many there are if none is left out; None if that is not known here."""
         counts = [source.items for source in self.sources]
         return None if None in counts else sum(count for count in counts if count)
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens of the longest prompt and solution that are let through; None if that is not limited."""
+        limits = (self.max_prompt_tokens, self.max_solution_tokens)
+        return None if None in limits else sum(limit for limit in limits if limit)

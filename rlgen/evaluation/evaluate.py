@@ -74,12 +74,12 @@ def _answer(settings: EvaluateSettings, model: Path, missing: dict[Path, dict[st
 
 
 def _runner(settings: EvaluateSettings, model: Path, tasks: Sequence[Path]) -> Runner:
-    from rlgen.evaluation.engine import VllmEngine
+    from rlgen.evaluation.engine import VllmEngine, longest_sequence
     from rlgen.evaluation.harness import Harness, Runner
     from rlgen.models import load_model, load_tokenizer
 
     if settings.evaluation.engine == "vllm":
-        return Runner(VllmEngine(model), tasks)
+        return Runner(VllmEngine(model, longest_sequence(tasks, load_tokenizer(model))), tasks)
     return Harness(load_model(model), load_tokenizer(model), tasks, settings.evaluation)
 
 

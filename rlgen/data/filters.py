@@ -34,6 +34,8 @@ class Problem:
     """The levels asked for."""
     of_world: bool = False
     """Drawn from the miniature world, apart from every evaluation item."""
+    incomplete: str | None = None
+    """The field that its row has no text in; the problem has none either."""
 
     def row(self) -> dict[str, Any]:
         """As it stands in problems.jsonl."""
@@ -64,6 +66,8 @@ class Filters:
 
         Raises StudyError, naming the row, if its answer cannot be verified and the study does not say what to do.
         """
+        if problem.incomplete:
+            return Drop("incomplete", problem.incomplete)
         text = " ".join(words(problem.text))
         found = (
             _off_level(problem)

@@ -10,6 +10,8 @@ from rlgen.data.jsonl import Row
 from rlgen.errors import StudyError
 from rlgen.stage import Workspace, write_json
 
+EXPORT = "refs/convert/parquet"
+"""The revision at which the hub keeps its own export of a data set, as <configuration>/<split>/<number>.parquet."""
 _PINS = "pins.json"
 """In the scratch folder: the commits that were pinned when the stage was begun."""
 
@@ -45,18 +47,27 @@ def pins(work: Workspace, wanted: Mapping[str, tuple[str, str | None]]) -> dict[
     return found
 
 
-def read_hub(path: str, name: str | None, split: str, revision: str | None, key: str) -> Iterator[Row]:
+def read_hub(
+    path: str, name: str | None, split: str, revision: str | None, key: str, files: str | None = None
+) -> Iterator[Row]:
     """The rows of a data set's split, in its own order; nothing is kept on disk.
 
-    Raises StudyError, with `key` and the data set, if it cannot be read.
+    `files` is the pattern of the split's files where the data set does not say so itself; they stand for the
+    configuration `name`. Raises StudyError, with `key` and the data set, if it cannot be read.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     where = f"{key}: {path} ({split})"
     try:
-        rows = load_dataset(path, name, split=split, revision=revision, streaming=True)
+        which = {"name": name} if files is None else {"data_files": {split: files}}
+        rows = load_dataset(path, **which, split=split, revision=revision, streaming=True)
         for number, values in enumerate(rows, start=1):
             yield Row(f"{where}, row {number}", number, values)
     except (DatasetsError, OSError, ValueError) as error:
         raise StudyError(f"{where}: cannot be read: {error}") from None
+    except RuntimeError as error:  # what `datasets` says of one that is a script
+        raise StudyError(
+            f"{where}: cannot be read: {error}; if it is a script, read the hub's own export of it by "
+            f"`revision: {EXPORT}`, or give a `path` of local rows"
+        ) from None

@@ -11,7 +11,12 @@ GRAM = 13
 """Words in a row that two texts share by copying (Brown et al. 2020, appendix C)."""
 _SHORTEST = 8
 """Words from which on a text inside another one is no chance: shorter questions (`shirt`) count only if equal."""
-_WORD = re.compile(r"[^\W_]+|[+*/^=<>]|(?<![a-z])-|-(?![a-z])")
+_WORD = re.compile(
+    r"\d+\.\d+|(?<!\w)\.\d+|[^\W_]+|[+*/^=<>≤≥≠±\u00d7÷·√|%]"
+    r"|(?<![a-z])-|-(?![a-z])"  # minus, not a hyphen
+    r"|(?<!\\)(?<![^\W\d_]{2})!"  # factorial, not an exclamation, nor the space that LaTeX writes as \!
+)
+_PROSE = re.compile(r"[^\W_]+")
 _FIGURE = re.compile(r"\[asy\].*?(\[/asy\]|$)", re.DOTALL)
 """A drawing in Asymptote, whose commands many figures share."""
 
@@ -19,7 +24,8 @@ _FIGURE = re.compile(r"\[asy\].*?(\[/asy\]|$)", re.DOTALL)
 def words(text: str) -> list[str]:
     """A text's words: case-folded, white space and punctuation left out.
 
-    A word is a run of letters and digits, or an operator: without those, `2 + 3` and `2 / 3` were the same.
+    A word is a run of letters and digits, a decimal number, or an operator: without those, `2 + 3` and `2 / 3` were
+    the same, and so were `0.25` and `0 25`.
     """
     return _WORD.findall(text.casefold())
 
@@ -79,8 +85,8 @@ class Evaluated:
 
 
 def _prose(text: str) -> list[str]:
-    """A text's words without operators and figures."""
-    return [word for word in words(_FIGURE.sub(" ", text)) if word.isalnum()]
+    """A text's runs of letters and digits: its words without operators and figures, a decimal as two."""
+    return _PROSE.findall(_FIGURE.sub(" ", text).casefold())
 
 
 def _runs(found: list[str], size: int) -> Iterator[str]:

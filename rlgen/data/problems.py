@@ -40,7 +40,8 @@ DROPPED = "dropped.jsonl"
 def make_problems(settings: ProblemsSettings, out: Path, tasks: Sequence[Path] = (), base: Path | None = None) -> None:
     """Write the problems that pass every filter, a card of what was left out, and the list of it.
 
-    Filters, in order: level out of range, duplicate of a problem kept before, repeats an item of `tasks`, too long in
+    Filters, in order: a row of the hub without text in a field (an error where unverifiable problems are refused, or in
+    a local file), level out of range, duplicate of a problem kept before, repeats an item of `tasks`, too long in
     tokens of `base`, answer unverifiable. A source's `items` counts what is kept. Raises StudyError if nothing is left,
     a row lacks a field (file, line and field are named), or the world's task has fewer items than asked for.
     """

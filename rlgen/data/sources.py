@@ -26,7 +26,8 @@ def described(source: ProblemSource) -> str:
 def problems_of(settings: ProblemsSettings, index: int, revision: str | None) -> Iterator[Problem]:
     """A source's problems, unfiltered, in its own order; `revision` is the commit of one on the hub.
 
-    Raises StudyError, naming file, row and field, if a row lacks one.
+    A row of the hub that lacks a text is `incomplete` where the study does not refuse what it cannot use. Raises
+    StudyError, naming file, row and field, if another one does.
     """
     found = settings.problems
     source = found.sources[index]
@@ -34,10 +35,10 @@ def problems_of(settings: ProblemsSettings, index: int, revision: str | None) ->
     if isinstance(source, MiniatureProblems):
         return _drawn(source, derive_seed(settings.seed, "problems", source.task), f"problems.sources.{index}", prefix)
     if isinstance(source, JsonlProblems):
-        rows = read_rows(source.path)
-    else:
-        rows = read_hub(source.path, source.name, source.split, revision, f"problems.sources.{index}")
-    return (_problem(row, source, found.prompt, prefix) for row in rows)
+        return (_problem(row, source, found.prompt, prefix) for row in read_rows(source.path))
+    rows = read_hub(source.path, source.name, source.split, revision, f"problems.sources.{index}")
+    lenient = found.unverifiable != "refuse"
+    return (_of_hub(row, source, found.prompt, prefix, lenient) for row in rows)
 
 
 def _drawn(source: MiniatureProblems, seed: int, key: str, prefix: str) -> Iterator[Problem]:
@@ -55,6 +56,23 @@ def _drawn(source: MiniatureProblems, seed: int, key: str, prefix: str) -> Itera
             solution=teacher_solution(item),
             of_world=True,
         )
+
+
+def _of_hub(row: Row, source: HubProblems, prompt: str, prefix: str, lenient: bool) -> Problem:
+    """A problem of a row that somebody else made; a field that the row does not have at all is the study's mistake."""
+    fields = [source.problem, source.answer, source.solution, source.level if source.levels else None]
+    empty = next((f for f in fields if f in row.values and not _told(row.values[f])), None)
+    if empty is None:
+        return _problem(row, source, prompt, prefix)
+    if not lenient:
+        raise StudyError(
+            f"{row.where}: field `{empty}` is empty; set `problems.unverifiable: drop` to leave such rows out"
+        )
+    return Problem(f"{prefix}{row.name()}", row.where, "", "", "", None, incomplete=empty)
+
+
+def _told(value: object) -> bool:
+    return value is not None and bool(str(value).strip())
 
 
 def _problem(row: Row, source: JsonlProblems | HubProblems, prompt: str, prefix: str) -> Problem:

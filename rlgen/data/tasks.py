@@ -106,8 +106,9 @@ def _benchmark(task: BenchmarkTask) -> Opened:
     if task.path is not None:
         source, revision, rows = str(task.path), None, _file_rows(task.name, task.path)
     else:
-        source, revision = f"{hub.path} ({hub.name or 'default'}, {hub.split})", pin(hub.path, task.revision, key)
-        rows = map(benchmark.normalise, read_hub(hub.path, hub.name, hub.split, revision, key))
+        source = f"{hub.path} ({hub.name or 'default'}, {hub.split})"
+        revision = pin(hub.path, task.revision or hub.revision, key)
+        rows = map(benchmark.normalise, read_hub(hub.path, hub.name, hub.split, revision, key, hub.files))
     kind = {"metrics": benchmark.metrics} if benchmark.format == "multiple_choice" else {"stop": benchmark.stop}
     about = {"benchmark": name, "harness": benchmark.harness, "source": source, "revision": revision}
     items = (_benchmark_row(row, benchmark) for row in islice(rows, task.items))

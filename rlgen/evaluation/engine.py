@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlgen.errors import StudyError
+from transformers import PreTrainedTokenizerBase
+
+from rlgen.data.tasks import TASK_JSON, read_items
 from rlgen.models import locate
+from rlgen.serving import import_serving, vllm_arguments
 
 
 class Engine(Protocol):
@@ -36,18 +40,13 @@ class Engine(Protocol):
 class VllmEngine:
     """vLLM by the harness's own class. A sample's random numbers follow from (seed, prompt, its number)."""
 
-    def __init__(self, model: Path) -> None:
-        """Load a model's folder, on all GPUs that are visible. Raises StudyError if vLLM is not installed."""
-        where = locate(model)
-        self._lm = _vllm()(
-            pretrained=where.path,
-            revision=where.revision,
-            tokenizer_revision=where.revision,
-            trust_remote_code=where.trust_remote_code,
-            load_format="auto" if where.allow_pickle else "safetensors",
-            tensor_parallel_size=_gpus(),
-            batch_size="auto",
-        )
+    def __init__(self, model: Path, longest: int) -> None:
+        """Load a model's folder, on all GPUs that are visible, for sequences of `longest` tokens at most.
+
+        Raises StudyError if vLLM is not installed.
+        """
+        found = import_serving("lm_eval.models.vllm_causallms", "evaluation.engine")
+        self._lm = found.VLLM(pretrained=locate(model).path, batch_size="auto", **vllm_arguments(model, longest))
         self.start(seed=0)
 
     @property
@@ -83,17 +82,14 @@ class VllmEngine:
         return found
 
 
-def _vllm() -> Any:
-    try:
-        from lm_eval.models.vllm_causallms import VLLM
-    except ImportError as error:
-        raise StudyError(
-            f"evaluation.engine: vllm cannot be imported ({error}); `pip install vllm`, or set `transformers`"
-        ) from None
-    return VLLM
+def longest_sequence(tasks: Iterable[Path], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest request of task folders with its answer; a choice is followed by one token, unread."""
+    return max(found for folder in tasks for found in _lengths(folder, tokenizer))
 
 
-def _gpus() -> int:
-    import torch
-
-    return max(torch.cuda.device_count(), 1)
+def _lengths(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Iterator[int]:
+    about = json.loads((folder / TASK_JSON).read_text())
+    new = about.get("max_new_tokens", 1)  # of a choice, vLLM generates one token more
+    for row in read_items(folder):
+        texts = [f"{row['prompt']} {choice}" for choice in row.get("choices", [])] or [row["prompt"]]
+        yield max(map(len, tokenizer(texts, verbose=False)["input_ids"])) + new

@@ -26,14 +26,15 @@ def accuracy(right: ArrayLike, items: ArrayLike) -> dict[str, float | int]:
     """Accuracy with a 95% interval over items, {value, n, low, high}; n is the number of items.
 
     Wilson's interval. Samples of one item are not independent, so the number of trials in it is the effective
-    one, p (1 - p) over the variance of the mean of the items' accuracies (Kish's design effect).
+    one, p (1 - p) over the variance of the mean of the items' accuracies (Kish's design effect): n for one sample an
+    item, where the interval is plain Wilson.
     """
     _, index = np.unique(np.asarray(items), return_inverse=True)
     counts = np.bincount(index)
     per_item = np.bincount(index, weights=np.asarray(right, dtype=np.float64)) / counts
     n = len(per_item)
     value = float(per_item.mean())
-    variance = float(per_item.var(ddof=1)) / n if n > 1 else 0.0
+    variance = float(per_item.var()) / n  # p (1 - p) / n for one sample an item, whose trials are then just n
     trials = value * (1 - value) / variance if variance > 0 else float(n)
     trials = min(max(trials, 1.0), float(counts.sum()))
     low, high = wilson(value, trials)

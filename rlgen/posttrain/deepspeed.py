@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import Trainer
 
 from rlgen.errors import StudyError
+from rlgen.launch import rank, wait
 from rlgen.study.sections import TrainedArm
 
 
@@ -43,6 +46,21 @@ def deepspeed_config(arm: TrainedArm) -> dict[str, Any] | None:
     if arm.offload == "all":
         zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     return config
+
+
+def prepare_extensions(scratch: Path) -> None:
+    """Have what DeepSpeed compiles when it starts kept in the stage's own folder. All processes must call it.
+
+    A process that is killed while it compiles leaves a lock behind, which every later one would wait for: locks in
+    the folder are a killed run's, and are deleted.
+    """
+    folder = scratch / "extensions"
+    if rank() == 0:
+        folder.mkdir(exist_ok=True)
+        for lock in folder.rglob("lock"):
+            lock.unlink()
+    wait()
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder.resolve())
 
 
 def whole_state(trainer: Trainer) -> dict[str, Tensor] | None:

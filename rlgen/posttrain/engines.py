@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from rlgen.errors import StudyError
 from rlgen.models import load_model, locate
 from rlgen.sampling import Choice, decode, end_tokens, have_ended, uniforms
+from rlgen.serving import import_serving, vllm_arguments
 from rlgen.stage import derive_seed
 from rlgen.study.sections import Teacher
 
@@ -35,10 +34,11 @@ class Engine(Protocol):
         """One answer to every prompt."""
 
 
-def load_engine(teacher: Teacher, model: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> Engine:
-    """The engine that the settings name. Raises StudyError if it cannot be had."""
-    kind = VllmEngine if teacher.engine == "vllm" else TransformersEngine
-    return kind(teacher, model, tokenizer, seed)
+def load_engine(teacher: Teacher, model: Path, tokenizer: PreTrainedTokenizerBase, seed: int, longest: int) -> Engine:
+    """The engine that the settings name, for prompts of `longest` tokens. Raises StudyError if it cannot be had."""
+    if teacher.engine == "vllm":
+        return VllmEngine(teacher, model, seed, longest)
+    return TransformersEngine(teacher, model, tokenizer, seed)
 
 
 class TransformersEngine:
@@ -84,18 +84,11 @@ class TransformersEngine:
 class VllmEngine:
     """vLLM on all GPUs that are visible. How it batches is its own affair, and so is the last bit of its numbers."""
 
-    def __init__(self, teacher: Teacher, model: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
-        """Load the model. Raises StudyError if vLLM is not installed."""
-        where = locate(model)
-        self._teacher, self._seed, self._vllm = teacher, seed, _vllm()
-        self._model = self._vllm.LLM(
-            model=where.path,
-            revision=where.revision,
-            tokenizer_revision=where.revision,
-            trust_remote_code=where.trust_remote_code,
-            load_format="auto" if where.allow_pickle else "safetensors",
-            tensor_parallel_size=max(1, torch.cuda.device_count()),
-        )
+    def __init__(self, teacher: Teacher, model: Path, seed: int, longest: int) -> None:
+        """Load the model for prompts of `longest` tokens at most. Raises StudyError if vLLM is not installed."""
+        self._teacher, self._seed, self._vllm = teacher, seed, import_serving("vllm", "teacher.engine")
+        arguments = vllm_arguments(model, longest + teacher.max_new_tokens)
+        self._model = self._vllm.LLM(model=locate(model).path, **arguments)
 
     def write(self, prompts: Sequence[Ids], sample: int) -> list[Written]:
         """One answer to every prompt."""
@@ -111,12 +104,3 @@ class VllmEngine:
             max_tokens=self._teacher.max_new_tokens,
             seed=derive_seed(self._seed, sample, prompt),
         )
-
-
-def _vllm() -> Any:
-    try:
-        return import_module("vllm")
-    except ImportError as error:
-        raise StudyError(
-            f"teacher.engine: vllm cannot be imported ({error}); `pip install vllm`, or set `transformers`"
-        ) from None

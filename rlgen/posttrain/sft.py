@@ -13,6 +13,7 @@ from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
 from rlgen.launch import join, stage_of_all
 from rlgen.models import load_config, load_model, load_tokenizer
+from rlgen.posttrain.deepspeed import prepare_extensions
 from rlgen.posttrain.kl import Remembering, measure_kl
 from rlgen.posttrain.lora import lora_config
 from rlgen.posttrain.monitors import NO_MONITORS, Monitors
@@ -61,6 +62,8 @@ def sft(settings: SftSettings, base: Path, problems: Path, out: Path, monitors: 
             return trainer
 
         note_problems(work, problems)
+        if arm.zero:
+            prepare_extensions(work.scratch)
         train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora, load_config(base).dtype)
 
 

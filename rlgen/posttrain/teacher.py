@@ -71,7 +71,8 @@ class _Lesson:
     @cached_property
     def _engine(self) -> Engine:
         seed = derive_seed(self._settings.seed, "teacher")
-        return load_engine(self._teacher, self._model, self._tokenizer, seed)
+        longest = max(map(len, self._prompts.values()))
+        return load_engine(self._teacher, self._model, self._tokenizer, seed, longest)
 
     def attempt(self, number: int) -> Counter[str]:
         """Sample a solution of every problem that has none; returns what became of them."""

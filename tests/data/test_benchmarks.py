@@ -139,20 +139,23 @@ def pair(
     rows = [native(json.loads(line)) for line in (real_data / f"{file}.jsonl").read_text().splitlines()]
     found: list[object] = []
 
-    def hub(path: str, configuration: str | None, split: str, revision: str | None, key: str) -> Iterator[Row]:
-        found.extend((path, configuration, split, revision, key))
+    def hub(
+        path: str, configuration: str | None, split: str, revision: str | None, key: str, files: str | None
+    ) -> Iterator[Row]:
+        found.extend((path, configuration, split, revision, key, files))
         return (Row(f"{path}, row {n}", n, row) for n, row in enumerate(rows, start=1))
 
     folder, task = tmp_path_factory.mktemp("tasks") / name, BenchmarkTask(name=name, source="benchmark")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks_module, "read_hub", hub)
-        patch.setattr(tasks_module, "pin", lambda path, revision, key: "c0ffee")
+        patch.setattr(tasks_module, "pin", lambda path, revision, key: f"commit of {revision}")
         make_task(TaskSettings(task=task, evaluation=Evaluation(temperature=0)), out=folder)
     split = load_benchmark(name).dataset
-    assert found == [split.path, split.name, split.split, "c0ffee", f"task `{name}`"]
+    commit = f"commit of {split.revision}"
+    assert found == [split.path, split.name, split.split, commit, f"task `{name}`", split.files]
     about = json.loads((folder / "task.json").read_text())
     assert about["source"] == f"{split.path} ({split.name or 'default'}, {split.split})"
-    assert (about["revision"], about["benchmark"], about["items"]) == ("c0ffee", name, len(rows))
+    assert (about["revision"], about["benchmark"], about["items"]) == (commit, name, len(rows))
     return name, rows, folder, built_in(load_benchmark(name), rows)
 
 
@@ -224,6 +227,67 @@ def test_a_local_file_gives_what_the_hub_gives(real_data: Path, tmp_path: Path, 
     about = json.loads((tmp_path / "mine" / "task.json").read_text())
     assert (about["source"], about["revision"], about["harness"]) == (str(path), None, benchmark.harness)
     assert about["items"] == min(40, len(path.read_text().splitlines()))
+
+
+def exported(folder: Path, configuration: str, *rows: Fields) -> Path:
+    """A data set as the hub exports it: of every configuration and split a folder of parquet files."""
+    for other in (configuration, "zh"):
+        for split in ("train", "test"):
+            (folder / other / split).mkdir(parents=True)
+            here = rows if (other, split) == (configuration, "test") else [{"else": 1}]
+            Dataset.from_list(list(here)).to_parquet(folder / other / split / "0000.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "native", "shape"), [("logiqa", logiqa, {"context": "c"}), ("headqa", headqa, {})])
+def test_what_was_a_script_is_read_from_the_hubs_own_export(
+    name: str, native: Callable[[Fields], Fields], shape: Fields, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"category": "x", "question": "Why?", "choices": list("wxyz"), **shape}
+    rows = [native({"id": f"a-{n}", **asked, "answer": n % 4}) for n in range(9)]
+    benchmark = load_benchmark(name)
+    folder = exported(tmp_path / "export", str(benchmark.dataset.name), *rows)
+    here = benchmark.dataset.model_copy(update={"path": str(folder)})
+    monkeypatch.setattr(tasks_module, "load_benchmark", lambda _: benchmark.model_copy(update={"dataset": here}))
+    make_task(
+        TaskSettings(task=BenchmarkTask(name=name, source="benchmark"), evaluation=Evaluation()), out=tmp_path / "task"
+    )
+    assert [item["answer"] for item in read_items(tmp_path / "task")] == [n % 4 for n in range(9)]
+
+
+@pytest.mark.parametrize(("own", "pinned"), [(None, "refs/convert/parquet"), ("c0ffee", "c0ffee")])
+def test_the_exports_branch_is_pinned_unless_the_study_names_a_commit(
+    own: str | None, pinned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+
+    def load_dataset(path: str, **given: Any) -> list[Fields]:
+        read.append((path, given))
+        return [logiqa({"context": "c", "question": "q", "choices": list("wxyz"), "answer": 1})]
+
+    class Api:
+        def dataset_info(self, path: str, revision: str | None) -> Any:
+            return type("Info", (), {"sha": f"commit of {revision}"})
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    task = BenchmarkTask(name="logiqa", source="benchmark", revision=own)
+    make_task(TaskSettings(task=task, evaluation=Evaluation()), out=tmp_path / "task")
+    files = {"test": "logiqa/test/*.parquet"}
+    expected = {"data_files": files, "split": "test", "revision": f"commit of {pinned}", "streaming": True}
+    assert read == [("EleutherAI/logiqa", expected)]
+    assert json.loads((tmp_path / "task" / "task.json").read_text())["revision"] == f"commit of {pinned}"
+
+
+def test_a_data_set_that_is_a_script_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(path: str, **given: Any) -> None:
+        raise RuntimeError("Dataset scripts are no longer supported, but found piqa.py")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr(tasks_module, "pin", lambda path, revision, key: None)
+    task = BenchmarkTask(name="piqa", source="benchmark")
+    with pytest.raises(StudyError, match=r"task `piqa`: .* found piqa\.py; .*refs/convert/parquet`, or give a `path`"):
+        make_task(TaskSettings(task=task, evaluation=Evaluation()), out=tmp_path / "task")
 
 
 def test_without_support_the_prompt_is_the_harnesss() -> None:

@@ -27,6 +27,21 @@ def found(question: str, problem: str) -> bool:
         ("What is 2 + 2?", "What is 2 - 2?", False),
         ("What is $2/2$?", "What is $2*2$?", False),
         ("A well-known sum?", "A well known sum", True),
+        ("Solve: sum ≤ 5", "Solve: sum ≥ 5", False),
+        ("Solve: sum ≤ 5", "solve sum≤5", True),
+        ("Is a ≠ 5?", "Is a = 5?", False),
+        ("What is 3 ± 2?", "What is 3 ÷ 2?", False),
+        ("What is 3 \u00d7 2?", "What is 3 · 2?", False),
+        ("What is √4?", "What is 4?", False),
+        ("What is 3!?", "What is 3?", False),
+        ("What is (n+1)!?", "What is (n+1)?", False),
+        ("What is |x|?", "What is x?", False),
+        (r"What is 30\% of 9?", "What is 30 of 9?", False),
+        ("What is 0.25 of 8?", "What is 0 25 of 8?", False),
+        ("What is 0.25 of 8?", "What is 025 of 8?", False),
+        ("What is .25 of 8?", "What is 25 of 8?", False),
+        ("Count to 3. 4 follows!", "Count to 3: 4 follows.", True),
+        (r"What is 10,\!000?", "What is 10,000?", True),
         ("Spoon", "A spoon weighs 12 grams. How much do three weigh?", False),
         (SHORT, f"Think hard. {SHORT} Say why.", True),
         (SHORT, "How many degrees are in a right angled figure?", False),
@@ -68,6 +83,13 @@ def test_a_run_of_words_is_found_wherever_it_stands(question: list[str], start: 
     before, after = (data.draw(st.lists(st.sampled_from("xyz"), max_size=20)) for _ in range(2))
     assert found(" ".join(question), " ".join([*before, *run, *after]))
     assert not found(" ".join(question), " ".join([*before, *run[:-1], "x", *run[:-1]]))
+
+
+def test_runs_of_words_have_no_operators_and_decimals_in_two() -> None:
+    """What two texts share by copying is their words: `0.5 %` in the middle breaks no run."""
+    assert found(SUM, SUM.replace("clips to 48 of", "clips | to 48% of").replace("May", "June"))
+    decimal = SUM.replace("48", "4.8").replace("May", "June")
+    assert found(SUM.replace("48", "4 8"), decimal)
 
 
 def test_real_training_problems_against_real_evaluation_items(real_data: Path) -> None:

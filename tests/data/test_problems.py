@@ -108,7 +108,7 @@ def test_a_data_set_on_the_hub_is_read_at_the_commit_that_the_card_names(
 ) -> None:
     read = []
 
-    def load_dataset(path: str, name: str | None, **given: Any) -> list[dict[str, Any]]:
+    def load_dataset(path: str, *, name: str | None, **given: Any) -> list[dict[str, Any]]:
         read.append((path, name, given["split"], given["revision"]))
         return [{"problem": "1 + 1?", "answer": "2", "solution": "s"}]
 
@@ -121,6 +121,38 @@ def test_a_data_set_on_the_hub_is_read_at_the_commit_that_the_card_names(
     make(tmp_path, HubProblems(source="hub", path="owner/set", name="main", revision="v1"))
     assert read == [("owner/set", "main", "train", "commit of owner/set at v1")]
     assert card(tmp_path)["sources"][0]["revision"] == "commit of owner/set at v1"
+
+
+def holed(tmp_path: Path, **settings: Any) -> HubProblems:
+    """A data set with a row in three that has no text in some field."""
+    whole = [{"id": str(n), "problem": f"{n} + 1?", "answer": str(n + 1), "solution": "s"} for n in range(9)]
+    holes = {1: {"problem": None}, 4: {"answer": " "}, 7: {"solution": None}}
+    (tmp_path / "set").mkdir(exist_ok=True)
+    jsonl(tmp_path / "set" / "a.jsonl", *(row | holes.get(n, {}) for n, row in enumerate(whole)))
+    return HubProblems(source="hub", path=str(tmp_path / "set"), **settings)
+
+
+@pytest.mark.parametrize("unverifiable", ["drop", "keep"])
+def test_a_row_of_somebody_elses_that_lacks_a_text_is_left_out(tmp_path: Path, unverifiable: str) -> None:
+    found = make(tmp_path, holed(tmp_path), unverifiable=unverifiable)
+    assert [row["id"] for row in found] == ["0", "2", "3", "5", "6", "8"]
+    assert dropped(tmp_path) == [
+        (f, "incomplete", d) for f, d in (("1", "problem"), ("4", "answer"), ("7", "solution"))
+    ]
+    (counts,) = card(tmp_path)["sources"]
+    assert (counts["read"], counts["kept"], counts["dropped"]) == (9, 6, {"incomplete": 3})
+    unread = make(tmp_path, holed(tmp_path, solution=None), unverifiable=unverifiable)
+    assert [row["id"] for row in unread] == ["0", "2", "3", "5", "6", "7", "8"], "a field that is not asked for"
+
+
+def test_a_row_that_lacks_a_text_is_refused_where_nothing_may_be_left_out(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"row 2: field `problem` is empty; set `problems\.unverifiable: drop`"):
+        make(tmp_path, holed(tmp_path))
+    with pytest.raises(StudyError, match=r"row 1: no field `q`"):  # nobody's row has it: the study is wrong
+        make(tmp_path, holed(tmp_path, problem="q"), unverifiable="drop")
+    local = rows_of(tmp_path / "a.jsonl", {"problem": "1 + 1?", "answer": None})
+    with pytest.raises(StudyError, match=r"line 1: no field `answer`; it has answer, problem"):
+        make(tmp_path, local, unverifiable="drop")
 
 
 def test_ids_of_two_sources_may_be_the_same(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from transformers import Qwen3Config
 
+from rlgen.data.tasks import read_items
 from rlgen.errors import StudyError
 from rlgen.evaluation.engine import VllmEngine
 from rlgen.evaluation.evaluate import evaluate
-from rlgen.models import REFERENCE
+from rlgen.models import REFERENCE, load_tokenizer
 from rlgen.study.stages import EvaluateSettings
 from tests.evaluation.conftest import EVALUATION
 
@@ -79,12 +81,37 @@ def test_an_evaluation_by_vllm(stand: list[Stand], tiny: Path, tasks: dict[str, 
     assert made.asked == stand[1].asked, "the same seed gives the same seeds"
 
 
-def test_a_model_on_the_hub_is_loaded_as_it_was_pinned(stand: list[Stand], tmp_path: Path) -> None:
+def test_vllm_is_started_for_the_longest_sequence_of_the_tasks(
+    stand: list[Stand], tiny: Path, tasks: dict[str, Path], tmp_path: Path
+) -> None:
+    """Not for all that the model can take: vLLM keeps room for that, and refuses to start where there is none."""
+    tokenizer = load_tokenizer(tiny)
+
+    def started(*names: str) -> int:
+        evaluate(SETTINGS, model=tiny, tasks=[tasks[name] for name in names], out=tmp_path / "-".join(names))
+        return int(stand[-1].settings["max_model_len"])
+
+    asked = {name: max(len(tokenizer(row["prompt"])["input_ids"]) for row in read_items(tasks[name])) for name in tasks}
+    assert started("max") == asked["max"] + 12 < 128
+    longest = tokenizer(max((f"{r['prompt']} {c}" for r in read_items(tasks["pick"]) for c in r["choices"]), key=len))
+    assert started("pick") == len(longest["input_ids"]) + 1
+    assert started("max", "pick") == max(asked["max"] + 12, len(longest["input_ids"]) + 1)
+
+
+def test_never_beyond_the_models_own_limit(stand: list[Stand], tiny: Path) -> None:
+    VllmEngine(tiny, longest=100_000)
+    assert stand[0].settings["max_model_len"] == 128
+
+
+def test_a_model_on_the_hub_is_loaded_as_it_was_pinned(
+    stand: list[Stand], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reference = {"path": "owner/model", "revision": "c0ffee", "trust_remote_code": True, "allow_pickle": True}
     (tmp_path / REFERENCE).write_text(json.dumps(reference))
-    VllmEngine(tmp_path)
+    monkeypatch.setattr("rlgen.serving.load_config", lambda _: Qwen3Config(max_position_embeddings=262_144))
+    VllmEngine(tmp_path, longest=3000)
     assert stand[0].settings == {
         **{"pretrained": "owner/model", "revision": "c0ffee", "tokenizer_revision": "c0ffee"},
         **{"trust_remote_code": True, "load_format": "auto", "batch_size": "auto"},
-        "tensor_parallel_size": max(torch.cuda.device_count(), 1),
+        **{"tensor_parallel_size": max(torch.cuda.device_count(), 1), "max_model_len": 3000},
     }

@@ -13,7 +13,7 @@ from rlgen.evaluation.evaluate import evaluate
 from rlgen.evaluation.harness import Harness
 from rlgen.evaluation.scoring import accuracy
 from rlgen.stage import content_digest
-from rlgen.study.sections import MiniatureTask
+from rlgen.study.sections import JsonlTask, MiniatureTask
 from rlgen.study.stages import EvaluateSettings, TaskSettings
 from tests.evaluation.conftest import EVALUATION
 
@@ -74,7 +74,12 @@ def test_a_task_may_have_samples_of_its_own(tiny: Path, tmp_path: Path) -> None:
 def test_an_interrupted_evaluation_ends_with_the_same_bytes(
     tiny: Path, tasks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
-    inputs = {"model": tiny, "tasks": list(tasks.values())}
+    interrupted(tiny, list(tasks.values()), tmp_path, monkeypatch, done)
+
+
+def interrupted(model: Path, tasks: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+    """Stop an evaluation after so many units, and run it again."""
+    inputs = {"model": model, "tasks": tasks}
     evaluate(SETTINGS, out=tmp_path / "undisturbed", **inputs)  # type: ignore[arg-type]
     run, calls = Harness.run, iter(range(done))
 
@@ -90,3 +95,65 @@ def test_an_interrupted_evaluation_ends_with_the_same_bytes(
     assert len(list((tmp_path / "killed.partial").rglob("*.parquet"))) == done
     evaluate(SETTINGS, out=tmp_path / "killed", **inputs)  # type: ignore[arg-type]
     assert content_digest(tmp_path / "killed") == content_digest(tmp_path / "undisturbed")
+
+
+# ---------------------------------------------------------------------------------------------------- units
+
+
+def repeated(tmp_path: Path) -> Path:
+    """A task of 12 items, its first prompt again as the 6th and the last."""
+    path = tmp_path / "rows.jsonl"
+    asked = [f"q {n if n not in (5, 11) else 0}." for n in range(12)]
+    rows = ({"id": f"i{n}", "question": question, "answer": "1"} for n, question in enumerate(asked))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = JsonlTask(name="rep", source="jsonl", path=path, format="generate", prompt="{question}")
+    make_task(TaskSettings(task=task, evaluation=EVALUATION), out=tmp_path / "rep")
+    return tmp_path / "rep"
+
+
+def units(monkeypatch: pytest.MonkeyPatch, items: int) -> None:
+    """Let a unit be so many items of the tests' tasks."""
+    monkeypatch.setattr("rlgen.evaluation.evaluate.UNIT_TOKENS", items * EVALUATION.samples * EVALUATION.max_new_tokens)
+
+
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_answers_are_the_same_whatever_the_units_are(
+    tiny: Path, tasks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    folders = [repeated(tmp_path), tasks["cnt"], tasks["pick"]]
+    evaluate(SETTINGS, model=tiny, tasks=folders, out=tmp_path / "whole")
+    units(monkeypatch, size)
+    evaluate(SETTINGS, model=tiny, tasks=folders, out=tmp_path / "parts")
+    whole, parts = (pd.read_parquet(tmp_path / name / "items.parquet") for name in ("whole", "parts"))
+    exact = [column for column in whole if column != "log_likelihoods"]
+    pd.testing.assert_frame_equal(parts[exact], whole[exact])
+    same = whole[(whole["task"] == "rep") & whole["item"].isin(["i0", "i5", "i11"])]
+    assert same["prompt"].nunique() == 1
+    assert same["response"].nunique() > 2, "a prompt that is asked again has other random numbers"
+
+
+def test_a_unit_is_as_many_items_as_the_limit_allows(
+    tiny: Path, tasks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+    run = Harness.run
+
+    def remembered(self: Harness, names: list[str], items: dict[str, list[str]], **rest: Any) -> pd.DataFrame:
+        asked.append((names[0], items[names[0]]))
+        return run(self, names, items, **rest)
+
+    monkeypatch.setattr(Harness, "run", remembered)
+    units(monkeypatch, 5)
+    evaluate(SETTINGS, model=tiny, tasks=[repeated(tmp_path), tasks["cnt"], tasks["pick"]], out=tmp_path / "out")
+    of = {name: [items for task, items in asked if task == name] for name in ("rep", "cnt", "pick")}
+    assert of["rep"] == [["i0", "i1", "i2", "i5", "i11"], ["i3", "i4", "i6", "i7", "i8"], ["i9", "i10"]]
+    assert [len(items) for items in of["cnt"]] == [5, 5, 5, 5]
+    assert [len(items) for items in of["pick"]] == [40], "nothing is generated"
+
+
+@pytest.mark.parametrize("done", [1, 3, 6])
+def test_an_evaluation_interrupted_within_a_task_ends_with_the_same_bytes(
+    tiny: Path, tasks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    units(monkeypatch, 5)
+    interrupted(tiny, [repeated(tmp_path), tasks["cnt"], tasks["pick"]], tmp_path, monkeypatch, done)

@@ -14,11 +14,12 @@ def test_wilsons_interval_is_the_published_one() -> None:
     assert wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
 
 
-def test_one_sample_an_item_is_the_plain_interval() -> None:
-    right = np.arange(200) < 80
-    found = accuracy(right, np.arange(200))
-    assert (found["value"], found["n"]) == (0.4, 200)
-    assert (found["low"], found["high"]) == pytest.approx(wilson(0.4, 200), abs=1e-3)
+@pytest.mark.parametrize(("right", "items"), [(12, 30), (80, 200), (1, 2), (1, 1), (3, 500)])
+def test_one_sample_an_item_is_the_plain_interval(right: int, items: int) -> None:
+    found = accuracy(np.arange(items) < right, np.arange(items))
+    expected = stats.binomtest(right, items).proportion_ci(0.95, method="wilson")
+    assert (found["value"], found["n"]) == (right / items, items)
+    assert (found["low"], found["high"]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_samples_that_only_repeat_an_item_add_nothing() -> None:

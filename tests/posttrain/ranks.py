@@ -10,8 +10,10 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 SAVE_EVERY = 0.3
 """Seconds between training states, so that a kill falls now before one and now after."""
@@ -71,13 +73,13 @@ def _rank(train: Callable[..., None], out: Path, rank: int, ranks: int, port: in
             **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
         }
     import torch
-    from deepspeed.comm import torch as collectives
 
     from rlgen.cli import readable_errors
     from rlgen.posttrain import trainer
 
     torch.set_num_threads(1)
-    collectives.build_shm_op = lambda: None  # it spins while it waits, on cores that the other process needs
+    collectives: Any = import_module("deepspeed.comm.torch")
+    collectives.build_shm_op = lambda: None  # it takes a minute to compile, and spins where cores are shared
     trainer._SAVE_EVERY = SAVE_EVERY
     with readable_errors():
         train(out=out)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from rlgen.data.problems import make_problems, read_problems
 from rlgen.models import load_model, load_tokenizer
+from rlgen.posttrain.deepspeed import prepare_extensions
 from rlgen.posttrain.grpo import grpo
 from rlgen.posttrain.kl import KL, Remembering
 from rlgen.posttrain.sft import sft
@@ -200,3 +201,13 @@ def test_a_diverging_arm_stops_all_its_processes(
     with pytest.raises(AssertionError, match=r"sft: (loss|grad_norm) is \w+ at step .* \(arms\[arm\]\.lr\)"):
         run(train, tmp_path / "arm", ranks=2)
     assert not (tmp_path / "arm").exists()
+
+
+def test_a_lock_of_a_killed_compilation_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "elsewhere")
+    lock = tmp_path / "extensions" / "py311_cpu" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    prepare_extensions(tmp_path)
+    assert not lock.exists()
+    assert Path(os.environ["TORCH_EXTENSIONS_DIR"]) == tmp_path / "extensions"

@@ -210,6 +210,8 @@ def test_vllm_is_given_the_adopted_model_and_a_seed_for_every_solution(
     run(tmp_path / "teacher", problems, tmp_path / "out", engine="vllm", tries=2)
     (given,) = made
     assert (given["model"], given["load_format"], given["trust_remote_code"]) == (str(tiny), "safetensors", False)
+    longest = max(len(prompt) for prompt, _ in sampled)
+    assert given["max_model_len"] == longest + 32 < 128, "not all that the model can take"
     assert {(s.temperature, s.top_p, s.max_tokens) for _, s in sampled} == {(1.0, 0.95, 32)}
     assert len({s.seed for _, s in sampled}) == len(sampled) > COUNT, "another one for every problem and try"
     assert sampled[0][0] == load_tokenizer(tiny)("q 0.")["input_ids"]

@@ -35,6 +35,10 @@ class HubSplit(BaseModel):
     name: str | None = None
     """Its configuration."""
     split: str
+    revision: str | None = None
+    """Branch that is read unless the study names a commit; the main one if None."""
+    files: str | None = None
+    """Pattern of the split's files, of a data set that does not say so itself."""
 
 
 class Benchmark(BaseModel):

@@ -54,7 +54,8 @@ class BenchmarkTask(_Task):
     path: Path | None = None
     """A local JSONL file of normalised rows; without it, the benchmark's data set on the hub is read."""
     revision: str | None = None
-    """Commit or tag of the data set on the hub. Without it, what is there today is taken."""
+    """Commit or tag of the data set on the hub (of LogiQA and HEAD-QA: of its parquet export). Without it, what is
+    there today is taken."""
     items: PositiveInt | None = None
     """Rows used, from the first; all if not given."""
 

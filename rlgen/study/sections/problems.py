@@ -83,7 +83,8 @@ class Problems(Section):
     decontaminate: list[Name] | None = None
     """Tasks whose items must not be among the problems; all of the study's if not given."""
     unverifiable: Literal["refuse", "drop", "keep"] = "refuse"
-    """What becomes of a problem whose answer no response could be found to match (`answers.is_verifiable`)."""
+    """What becomes of a problem whose answer no response could be found to match (`answers.is_verifiable`). Unless it
+    is `refuse`, rows of the hub with an empty field are left out, too."""
 
     @property
     def from_rows(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -50,8 +51,8 @@ def main() -> None:
 
 def _leave() -> NoReturn:
     """End at once: taking an interpreter full of libraries down lasts seconds, and Snakemake, if it is stopped in them,
-    takes the job for failed and deletes what has just been finished."""
-    logging.shutdown()
+    takes the job for failed and deletes what has just been finished. What was registered for the end is still run."""
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

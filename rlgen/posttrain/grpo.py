@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
 from rlgen.launch import join, stage_of_all
-from rlgen.models import load_config, load_model, load_tokenizer
-from rlgen.posttrain.deepspeed import prepare_extensions
-from rlgen.posttrain.kl import Remembering, measure_kl
-from rlgen.posttrain.lora import lora_config
+from rlgen.models import load_config, load_tokenizer
+from rlgen.posttrain.arms import arm_arguments, train_arm
+from rlgen.posttrain.kl import Remembering
 from rlgen.posttrain.monitors import NO_MONITORS, Monitors
 from rlgen.posttrain.rewards import load_reward
-from rlgen.posttrain.trainer import arm_arguments, common_arguments, in_order, note_problems, train
+from rlgen.posttrain.trainer import common_arguments
 from rlgen.stage import derive_seed
 from rlgen.study.sections import GrpoArm
 from rlgen.study.stages import GrpoSettings
@@ -58,24 +57,8 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path, monitors
             epsilon_high=arm.clip_high,
             shuffle_dataset=False,
         )
-
-        def make() -> Trainer:
-            model = load_model(base, dtype="float32")
-            trainer = _Trainer(
-                model=model,
-                reward_funcs=reward,
-                args=arguments,
-                train_dataset=Dataset.from_list(in_order(rows, arm)),
-                processing_class=tokenizer,
-                peft_config=lora_config(arm.lora, model),
-            )
-            measure_kl(trainer, arm, base)
-            return trainer
-
-        note_problems(work, problems)
-        if arm.zero:
-            prepare_extensions(work.scratch)
-        train(work, make, steps, arm.checkpoints, tokenizer, f"arms[{arm.name}]", arm.lora, load_config(base).dtype)
+        build = partial(_Trainer, reward_funcs=reward, args=arguments)
+        train_arm(work, arm, build, rows, tokenizer, base, problems)
 
 
 def rollout_arguments(arm: GrpoArm, longest: int) -> dict[str, Any]:

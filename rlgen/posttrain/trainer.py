@@ -24,18 +24,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from rlgen.data.problems import read_problems
 from rlgen.errors import StudyError
 from rlgen.launch import Saving, agree, rank, wait, world_size
 from rlgen.models import save_model
-from rlgen.posttrain.deepspeed import deepspeed_config, whole_state
+from rlgen.posttrain.deepspeed import whole_state
 from rlgen.posttrain.lora import merged
-from rlgen.stage import Workspace, json_digest, write_json
-from rlgen.study.sections import GrpoArm, Lora, SftArm
+from rlgen.stage import Workspace, write_json
+from rlgen.study.sections import Lora
 
 CURVES = "curves.parquet"
-PROBLEMS_JSON = "problems.json"
-"""{count, order}: how many problems, and the digest of their ids in order."""
 _COMPLETE = "complete"
 """In a training state's folder: it was written to its end."""
 _SAVE_EVERY = 20.0
@@ -60,38 +57,6 @@ def common_arguments(work: Workspace, seed: int, steps: int) -> dict[str, Any]:
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_num_workers": 0,
     }
-
-
-def arm_arguments(arm: SftArm | GrpoArm, steps: int) -> dict[str, Any]:
-    """Training arguments that follow from an arm's settings, and from how many processes there are."""
-    gpu = torch.cuda.is_available()
-    constant = arm.schedule == "constant"  # transformers' own `constant` has no warm-up
-    checkpointing = arm.gradient_checkpointing
-    return {
-        "learning_rate": arm.lr,
-        "lr_scheduler_type": "constant_with_warmup" if constant else arm.schedule,
-        "warmup_steps": round(arm.warmup * steps),
-        "per_device_train_batch_size": arm.sequences_per_pass(world_size()),
-        "gradient_accumulation_steps": arm.passes_per_step(world_size()),
-        "bf16": gpu if arm.precision == "auto" else arm.precision == "bfloat16",
-        "gradient_checkpointing": gpu if checkpointing is None else checkpointing,
-        "deepspeed": deepspeed_config(arm),
-    }
-
-
-def in_order(rows: list[dict[str, Any]], arm: SftArm | GrpoArm) -> list[dict[str, Any]]:
-    """The rows of every step one after the other: from the first to the last, `epochs` times, and again from the first
-    until the last step is full. What the processes and passes of a step share is a stretch of this list.
-    """
-    count = arm.steps(len(rows)) * arm.problems_per_step
-    return [rows[index % len(rows)] for index in range(count)]
-
-
-def note_problems(work: Workspace, problems: Path) -> None:
-    """Write down which problems the arm is trained on, in which order: the summary compares the arms."""
-    if rank() == 0:
-        ids = [row["id"] for row in read_problems(problems)]
-        write_json(work.folder / PROBLEMS_JSON, {"count": len(ids), "order": json_digest(ids)})
 
 
 def train(

@@ -16,11 +16,12 @@ from trl import GRPOConfig
 from rlgen.data.problems import make_problems
 from rlgen.errors import StudyError
 from rlgen.models import load_model, load_tokenizer
+from rlgen.posttrain.arms import in_order
 from rlgen.posttrain.grpo import grpo, rollout_arguments
 from rlgen.posttrain.monitors import Monitors
 from rlgen.posttrain.pretrain import pretrain
 from rlgen.posttrain.sft import sft
-from rlgen.posttrain.trainer import _last_state, cast, in_order
+from rlgen.posttrain.trainer import _last_state, cast
 from rlgen.stage import write_json
 from rlgen.study.sections import GrpoArm, MiniatureProblems, PretrainedBase, Problems, Rollouts, SftArm
 from rlgen.study.stages import GrpoSettings, PretrainSettings, ProblemsSettings, SftSettings

@@ -8,7 +8,8 @@ from rlgen.posttrain.memory import memory_of
 from rlgen.study import load_study
 from tests.workflow.study_run import jobs
 
-STUDIES = sorted((Path(__file__).parents[2] / "workflow/studies").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "workflow/studies").glob("*.yaml"))
 NAMES = [path.stem for path in STUDIES]
 
 
@@ -45,6 +46,14 @@ def test_both_arms_fit_the_gpus_that_it_is_for(path: Path) -> None:
     lines = [line for line in memory_of(path) if wanted in line]
     assert len(lines) == 2
     assert all("GB, fits" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["tiny", "stories260k"])
+def test_those_of_the_tests_are_right_too(name: str, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "stories260k" and real_data != ROOT.parent / "shared" / "data":
+        pytest.skip("its paths are those of real data beside the repository")
+    monkeypatch.chdir(ROOT)
+    load_study(ROOT / "tests/studies" / f"{name}.yaml")
 
 
 @pytest.mark.slow

@@ -113,6 +113,7 @@ def test_a_tokenizer_without_pad_token_pads_with_its_end_token(tiny: Path, probl
 def test_what_is_not_installed_is_asked_for_by_name(
     missing: str, tiny: Path, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("rlgen.posttrain.grpo.join", lambda alone: None)  # the tests' own process joins no group
     for module in ("grpo", "deepspeed", "monitors"):
         monkeypatch.setattr(f"rlgen.posttrain.{module}.find_spec", lambda name: None if name == missing else name)
     own = {"vllm": {"rollouts": Rollouts(engine="vllm")}, "deepspeed": {"zero": 2}, "wandb": {}}[missing]

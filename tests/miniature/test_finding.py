@@ -52,16 +52,21 @@ def test_sft_has_more_features_of_its_own(summary: dict[str, Any]) -> None:
     assert specific["sft"] > specific["rl"]
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="whether the effect is twice the matched sets' 95th percentile hangs on the fit, and so on the processor's "
-    "rounding: 2.2, 2.0 and 2.3 times on one kind of machine, 1.7 on another (README: What it finds); the report says it",
-)
 def test_amplifying_localised_features_raises_transfer(summary: dict[str, Any]) -> None:
     amplify = summary["interventions"]["amplify"]
     assert 1 <= len(summary["localisation"]["features"]) <= 20
     assert amplify["matched_random"]["draws"] >= 20
     assert amplify["effect"] >= 0.15
+    assert amplify["effect"] > amplify["matched_random"]["q95"]
+
+
+@pytest.mark.xfail(
+    strict=False,
+    reason="hangs on the fit, and so on the processor's rounding: 2.2, 2.0 and 2.3 times on one kind of machine, 1.7 on "
+    "another (README: What it finds); the report says whether it holds",
+)
+def test_the_effect_is_twice_what_matched_sets_do(summary: dict[str, Any]) -> None:
+    amplify = summary["interventions"]["amplify"]
     assert amplify["effect"] >= 2 * amplify["matched_random"]["q95"]
 
 

@@ -62,7 +62,7 @@ def test_amplifying_localised_features_raises_transfer(summary: dict[str, Any]) 
 
 @pytest.mark.xfail(
     strict=False,
-    reason="hangs on the fit, and so on the processor's rounding: 2.2, 2.0 and 2.3 times on one kind of machine, 1.7 on "
+    reason="hangs on the fit, and so on the processor's rounding: 2.2, 2.0, 2.3 times on one kind of machine, 1.7 on "
     "another (README: What it finds); the report says whether it holds",
 )
 def test_the_effect_is_twice_what_matched_sets_do(summary: dict[str, Any]) -> None:

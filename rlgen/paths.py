@@ -70,9 +70,9 @@ class Layout:
         """The features behind "base wrong, arm right": scores.parquet, localisation.json."""
         return self.root / "features" / crosscoder / "localisation"
 
-    def intervention(self, edit: str) -> Path:
-        """`ablate` or `amplify`: items.parquet, effects.json."""
-        return self.root / "interventions" / edit
+    def intervention(self, crosscoder: str, edit: str) -> Path:
+        """One kind of edit at a crosscoder's localised features: items.parquet, effects.json."""
+        return self.root / "interventions" / crosscoder / edit
 
     @property
     def summary(self) -> Path:

@@ -22,8 +22,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 class Watcher(Protocol):
     """Who is told of every forward pass of the generation before it is made."""
 
-    def prefill(self, ids: Tensor, attention_mask: Tensor) -> None:
-        """Prompts, padded on the left, are about to be fed, [batch, length]."""
+    def prefill(self, ids: Tensor, attention_mask: Tensor, fed: int | None = None) -> None:
+        """Prompts, padded on the left, [batch, length]: their last `fed` tokens are about to be fed, or all."""
 
     def step(self, ids: Tensor, attention_mask: Tensor) -> None:
         """The last of `ids`, [batch, length], one new token a row, is about to be fed."""
@@ -52,17 +52,23 @@ def decode(
     ended: Callable[[Tensor], Tensor],
     choice: Choice,
     watcher: Watcher | None = None,
+    start: DynamicCache | None = None,
+    first: Callable[[Tensor], None] | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """New tokens of prompts that are padded on the left, step by step: (step, the rows that go on, their tokens).
 
-    `ended` says of answers, [batch, steps so far], which have just written their end, bool [batch].
+    `ended` says of answers, [batch, steps so far], which have just written their end, bool [batch]. `start` holds the
+    prompts without their last tokens, if they have been read already. `first` is told the scores of the first new
+    tokens, [batch, vocabulary].
     """
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache(config=model.config) if start is None else start
     rows = torch.arange(len(ids_BT), device=ids_BT.device)
     prompt = ids_BT.shape[1]
-    if watcher:
-        watcher.prefill(ids_BT, mask_BT)
     fed, place = ids_BT, (mask_BT.cumsum(1) - 1).clamp(min=0)
+    if start is not None:
+        fed, place = fed[:, -1:], place[:, -1:]
+    if watcher:
+        watcher.prefill(ids_BT, mask_BT, fed.shape[1])
     for step in range(steps):
         logits_BV = model(
             input_ids=fed,
@@ -72,6 +78,8 @@ def decode(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        if first is not None and step == 0:
+            first(logits_BV)
         uniform_B = None if choice.uniform_BS is None else choice.uniform_BS[rows, step]
         new_B = choose(logits_BV, choice.temperature, uniform_B, choice.top_p)
         yield step, rows, new_B

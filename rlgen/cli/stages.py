@@ -224,17 +224,20 @@ def localise(
 
 @app.command()
 def intervene(
-    edit: Annotated[str, typer.Argument(help="`ablate` (in the arm) or `amplify` (in the base)")],
+    edit: Annotated[
+        str, typer.Argument(help="In base: amplify, transplant, scale; in the arm: ablate, mean_ablate, revert")
+    ],
     settings: SettingsJson,
-    crosscoder: In,
-    localisation: In,
-    diagnostics: In,
+    crosscoder: Ins,
+    localisation: Ins,
+    diagnostics: Ins,
     base: In,
     arm: In,
+    corpus: In,
     task: Ins,
     out: Out,
 ) -> None:
-    """Edit a live model at the localised features, with every control."""
+    """Edit a live model at the localised features, with every control (`--crosscoder` for every layer)."""
     from rlgen.interventions.evaluate import intervene
     from rlgen.study.stages import InterveneSettings, parse_settings
 
@@ -245,6 +248,7 @@ def intervene(
         localisation=localisation,
         diagnostics=diagnostics,
         models={"base": base, "arm": arm},
+        corpus=corpus,
         tasks=task,
         out=out,
     )

@@ -72,7 +72,7 @@ def recovered_cross_entropy(crosscoder: Crosscoder, models: Sequence[Path], corp
         reconstructed_BTMD, edited_BT = _reconstruct(crosscoder, loaded, rows)
         for slot, (name, key) in enumerate(zip(crosscoder.config.models, crosscoder.config.slots, strict=True)):
             model, mean_D = loaded[name], crosscoder.mean[slot]
-            clean = _cross_entropy(model, rows)
+            clean = cross_entropy_of(model, rows)
             spliced = _replaced(model, crosscoder.config.layer, rows, reconstructed_BTMD[:, :, slot], edited_BT)
             ablated = _replaced(model, crosscoder.config.layer, rows, mean_D, edited_BT)
             sums[key] += np.array([clean, spliced, ablated, int(rows.counts_BT[:, 1:].sum())])
@@ -103,11 +103,11 @@ def _reconstruct(crosscoder: Crosscoder, models: dict[str, PreTrainedModel], row
 def _replaced(model: PreTrainedModel, layer: int, rows: Rows, by: Tensor, where_BT: Tensor) -> float:
     """Cross-entropy with `by` ([B, T, d] or [d]) in the place of the residual stream after `layer`."""
     with edited(model, layer, lambda acts_BTD: torch.where(where_BT[:, :, None], by.to(acts_BTD.dtype), acts_BTD)):
-        return _cross_entropy(model, rows)
+        return cross_entropy_of(model, rows)
 
 
-def _cross_entropy(model: PreTrainedModel, rows: Rows) -> float:
-    """Summed over the tokens that count, each predicted from the one before it in its row."""
+def cross_entropy_of(model: PreTrainedModel, rows: Rows) -> float:
+    """Next-token cross-entropy in nats, summed over the tokens that count."""
     logits_BTV = model(**rows.on(model.device), use_cache=False).logits[:, :-1]
     counts_N = rows.counts_BT[:, 1:].flatten().to(model.device)
     targets_N = rows.ids_BT[:, 1:].flatten().to(model.device)

@@ -159,6 +159,11 @@ def read_answer(response: str) -> str:
     return line.rpartition("=")[2].strip()
 
 
+def thinks(prompt: str, response: str) -> bool:
+    """Whether a response writes running values, or anything else, before its answer; a guess begins with `=`."""
+    return not response.startswith("=") and "=" in response
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, a beginning token before every text, and tokens for end, padding and the unknown."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors

@@ -35,7 +35,7 @@ from rlgen.data.answers import is_right, read_answer
 from rlgen.data.tasks import TASK_JSON, TASK_YAML, read_items
 from rlgen.errors import StudyError
 from rlgen.evaluation.engine import Engine
-from rlgen.evaluation.lm import LiveLM, quiet
+from rlgen.evaluation.lm import Decided, LiveLM, prompt_key, quiet
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.study.sections import Evaluation
 
@@ -125,6 +125,32 @@ class Harness(Runner):
     def positions(self) -> TokenPositions:
         """The token sets of the forward pass that is running: what an edit asks."""
         return self._live.positions
+
+    def watch(self, decided: Decided, shares_prefixes: bool) -> None:
+        """From now on `decided` is told what is likely after each prompt.
+
+        With `shares_prefixes` prompts are read once for all runs but for their last tokens, which any edit must then
+        leave alone; `forget` frees what is kept of them.
+        """
+        self._live.decided, self._live.shares_prefixes = decided, shares_prefixes
+
+    def forget(self) -> None:
+        """Free what is kept of prompts."""
+        self._live.prefixes.clear()
+
+    def prompt_ids(self, task: str) -> dict[str, list[int]]:
+        """The token ids of a task's prompts by item, as the model is given them."""
+        kind = self._tasks[task]
+        return {item: self._ids(requests[0], kind.multiple_choice) for item, requests in kind.requests.items()}
+
+    def _ids(self, request: Instance, multiple_choice: bool) -> list[int]:
+        if multiple_choice:  # the harness moves spaces from the context's end to the continuation
+            return list(self._live._encode_pair(*request.args)[0]) or [self._live.prefix_token_id]
+        return list(self._live.tok_encode(request.args[0]))
+
+    def prompt_keys(self, task: str) -> dict[str, bytes]:
+        """What a task's prompts are known by to who watches, by item."""
+        return {item: prompt_key(ids) for item, ids in self.prompt_ids(task).items()}
 
 
 class _LoadedTask:

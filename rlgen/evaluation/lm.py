@@ -7,25 +7,35 @@ And answers are sampled by `rlgen.sampling`: what shares the batch does not matt
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.evaluation.positions import TokenPositions
+from rlgen.evaluation.prefixes import Prefixes
 from rlgen.sampling import Choice, decode, end_tokens, have_ended, uniforms
 
 log = logging.getLogger("rlgen")
 
 Item = TypeVar("Item")
 
+Decided = Callable[[list[bytes], Tensor], None]
+"""Told the keys of prompts (`prompt_key`) and the log-probabilities of what follows on them, [batch, vocabulary]."""
+
 Pair = tuple[Any, list[int], list[int]]
 """The harness's request of a log-likelihood: (strings, context ids, continuation ids)."""
+
+Row = tuple[tuple[int, tuple[int, ...]], list[tuple[int, list[int]]]]
+"""Of a batch of log-likelihoods: (context length, input ids), and its continuations by request."""
 
 
 @contextlib.contextmanager
@@ -54,6 +64,11 @@ class LiveLM(HFLM):  # type: ignore[misc]
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self._batch_tokens = batch_tokens
         self.positions = TokenPositions()
+        self.prefixes = Prefixes(self.model, self.positions.unwatched)
+        self.shares_prefixes = False
+        """Whether prompts but for their last tokens are read once for many runs: an edit must leave them alone."""
+        self.decided: Decided | None = None
+        """Who is told the scores of the tokens that follow on prompts."""
         self._end_tokens = end_tokens(model, tokenizer)
         self._encoded: dict[tuple[str, bool | None], list[int]] = {}
         self.start(seed=0)
@@ -93,10 +108,22 @@ class LiveLM(HFLM):  # type: ignore[misc]
 
     def _score(
         self,
-        batch: list[tuple[tuple[int, tuple[int, ...]], list[tuple[int, list[int]]]]],
+        batch: list[Row],
         found: list[tuple[float, bool]],
     ) -> None:
         """One batch of rows: (context length, input ids) and its continuations by request."""
+        places = self._places_shared(batch) if self.shares_prefixes else self._places(batch)
+        for ((context, ids), wanted), scores_TV in zip(batch, places, strict=True):
+            if self.decided:
+                self.decided([prompt_key(ids[:context])], scores_TV[:1])
+            best_T = scores_TV.argmax(-1)
+            for index, continuation in wanted:
+                target_T = torch.tensor(continuation, device=self.device)
+                score = scores_TV.gather(1, target_T[:, None]).sum()
+                found[index] = (float(score), bool((best_T == target_T).all()))
+
+    def _places(self, batch: list[Row]) -> Iterator[Tensor]:
+        """Log-probabilities from a row's last context token on, [continuation, vocabulary], row by row."""
         lengths = torch.tensor([len(ids) for (_, ids), _ in batch], device=self.device)
         contexts = torch.tensor([context for (context, _), _ in batch], device=self.device)
         padded = [list(ids) + [0] * (int(lengths[0]) - len(ids)) for (_, ids), _ in batch]
@@ -106,13 +133,30 @@ class LiveLM(HFLM):  # type: ignore[misc]
         kept = ids_BT.shape[1] - first
         logits_BTV = self.model(input_ids=ids_BT, use_cache=False, logits_to_keep=kept).logits
         self.positions.end()
-        for ((context, ids), wanted), logits_TV in zip(batch, logits_BTV, strict=True):
-            scores_TV = torch.log_softmax(logits_TV[context - 1 - first : len(ids) - first].float(), dim=-1)
-            best_T = scores_TV.argmax(-1)
-            for index, continuation in wanted:
-                target_T = torch.tensor(continuation, device=self.device)
-                score = scores_TV.gather(1, target_T[:, None]).sum()
-                found[index] = (float(score), bool((best_T == target_T).all()))
+        for ((context, ids), _), logits_TV in zip(batch, logits_BTV, strict=True):
+            yield torch.log_softmax(logits_TV[context - 1 - first : len(ids) - first].float(), dim=-1)
+
+    def _places_shared(self, batch: list[Row]) -> Iterator[Tensor]:
+        """As `_places`, the contexts but for their last tokens read once for many runs."""
+        longest = max(context for (context, _), _ in batch)
+        rest = max(len(ids) - context for (context, ids), _ in batch)
+        left = [longest - context for (context, _), _ in batch]
+        right = [rest - (len(ids) - context) for (context, ids), _ in batch]
+        rows = [(ids, a, b) for ((_, ids), _), a, b in zip(batch, left, right, strict=True)]
+        ids_BT = torch.tensor([[0] * a + list(ids) + [0] * b for ids, a, b in rows], device=self.device)
+        mask_BT = torch.tensor([[0] * a + [1] * len(ids) + [0] * b for ids, a, b in rows], device=self.device)
+        cache = self.prefixes.of(ids_BT[:, :longest], mask_BT[:, :longest])
+        self.positions.continuations(ids_BT, mask_BT, longest)
+        logits_BTV = self.model(
+            input_ids=ids_BT[:, longest - 1 :],
+            attention_mask=mask_BT,
+            position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0)[:, longest - 1 :],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+        self.positions.end()
+        for ((context, ids), _), logits_TV in zip(batch, logits_BTV, strict=True):
+            yield torch.log_softmax(logits_TV[: len(ids) - context + 1].float(), dim=-1)
 
     # ------------------------------------------------------------------------------------ generation
 
@@ -143,9 +187,18 @@ class LiveLM(HFLM):  # type: ignore[misc]
 
         answer_BS = context.new_full((len(context), steps), self.tokenizer.pad_token_id)
         choice = Choice(temperature, uniform_BS)
-        for step, rows, tokens in decode(self.model, context, mask_BT, steps, ended, choice, self.positions):
+        start = self.prefixes.of(context, mask_BT) if self.shares_prefixes else None
+        first = partial(self._first, context, mask_BT) if self.decided else None
+        watched = (self.positions, start, first)
+        for step, rows, tokens in decode(self.model, context, mask_BT, steps, ended, choice, *watched):
             answer_BS[rows, step] = tokens
         return torch.cat([context, answer_BS], dim=1)
+
+    def _first(self, ids_BT: Tensor, mask_BT: Tensor, logits_BV: Tensor) -> None:
+        assert self.decided is not None
+        rows = zip(ids_BT.tolist(), mask_BT.sum(1).tolist(), strict=True)
+        keys = [prompt_key(ids[len(ids) - length :]) for ids, length in rows]
+        self.decided(keys, torch.log_softmax(logits_BV.float(), dim=-1))
 
     def _uniforms(self, ids_BT: Tensor, mask_BT: Tensor, steps: int) -> Tensor:
         """Uniform numbers, [batch, steps] float64; a prompt's sample is how often it has been asked in this run."""
@@ -156,6 +209,11 @@ class LiveLM(HFLM):  # type: ignore[misc]
             samples.append(self._occurrences[prompt.tobytes()])
             self._occurrences[prompt.tobytes()] += 1
         return uniforms(self._seed, prompts, samples, steps).to(ids_BT.device)
+
+
+def prompt_key(ids: Sequence[int]) -> bytes:
+    """What a prompt is known by, from its token ids."""
+    return hashlib.blake2b(np.asarray(ids, dtype=np.int64).tobytes(), digest_size=16).digest()
 
 
 def batches(

@@ -18,8 +18,7 @@ class TokenPositions:
 
     def __init__(self) -> None:
         self._sets: dict[str, Tensor] | None = None
-        self._ids: Tensor
-        self._mask: Tensor
+        self._inputs: dict[str, Tensor]
 
     def mask(self, tokens: TokenSet) -> Tensor:
         """Bool [batch, position]: the positions of the running pass that belong to a token set.
@@ -37,22 +36,27 @@ class TokenPositions:
 
         The running pass's positions are the last ones: `residuals(donor, [layer], **inputs())[:, -positions:]`.
         """
-        places = (self._mask.cumsum(1) - 1).clamp(min=0)
-        return {"input_ids": self._ids, "attention_mask": self._mask, "position_ids": places}
+        return self._inputs
 
-    def prefill(self, ids: Tensor, attention_mask: Tensor) -> None:
-        """Prompts, padded on the left, are about to be fed, [batch, length]."""
-        prompt = attention_mask.bool()
+    def prefill(self, ids: Tensor, attention_mask: Tensor, fed: int | None = None) -> None:
+        """Prompts, padded on the left, [batch, length]: their last `fed` tokens are about to be fed, or all."""
+        prompt = attention_mask.bool()[:, -(fed or ids.shape[1]) :]
         last = torch.zeros_like(prompt)
         last[:, -1] = True
         self._set(prompt, last, torch.zeros_like(prompt))
-        self._ids, self._mask = ids, attention_mask
+        self._read(ids, attention_mask)
+
+    def unwatched(self, ids: Tensor, attention_mask: Tensor) -> None:
+        """Tokens that belong to no set are about to be fed, [batch, length]."""
+        none = torch.zeros_like(ids, dtype=torch.bool)
+        self._set(none, none, none)
+        self._read(ids, attention_mask)
 
     def step(self, ids: Tensor, attention_mask: Tensor) -> None:
         """The last of `ids`, [batch, length], one new token a row, is about to be fed."""
         new = torch.ones_like(ids[:, -1:], dtype=torch.bool)
         self._set(~new, ~new, new)
-        self._ids, self._mask = ids, attention_mask
+        self._read(ids, attention_mask)
 
     def pairs(self, ids: Tensor, contexts: Tensor, lengths: Tensor) -> None:
         """Contexts with continuations, [batch, length] padded on the right, are about to be fed; [batch] each."""
@@ -60,11 +64,33 @@ class TokenPositions:
         real = place < lengths[:, None]
         prompt = place < contexts[:, None]
         self._set(prompt, place == contexts[:, None] - 1, real & ~prompt)
-        self._ids, self._mask = ids, real.long()
+        self._read(ids, real.long())
+
+    def continuations(self, ids: Tensor, attention_mask: Tensor, contexts: int) -> None:
+        """Continuations, padded on the right, of contexts of `contexts` tokens, padded on the left, [batch, length].
+
+        They are about to be fed with the contexts' last token before them.
+        """
+        answer = attention_mask.bool()[:, contexts - 1 :].clone()
+        answer[:, 0] = False
+        last = torch.zeros_like(answer)
+        last[:, 0] = True
+        self._set(last, last, answer)
+        self._read(ids, attention_mask)
+
+    def texts(self, inputs: dict[str, Tensor], counts: Tensor) -> None:
+        """Whole texts without prompts are about to be fed; `counts`, bool [batch, length], belong to `all` alone."""
+        none = torch.zeros_like(counts)
+        self._sets = {"prompt": none, "last_prompt": none, "answer": none, "all": counts}
+        self._inputs = inputs
 
     def end(self) -> None:
         """No forward pass is running any more."""
         self._sets = None
+
+    def _read(self, ids: Tensor, mask: Tensor) -> None:
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        self._inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
 
     def _set(self, prompt: Tensor, last_prompt: Tensor, answer: Tensor) -> None:
         self._sets = {"prompt": prompt, "last_prompt": last_prompt, "answer": answer, "all": prompt | answer}

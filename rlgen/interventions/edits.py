@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from rlgen.crosscoder.model import Crosscoder
+from rlgen.evaluation.lm import prompt_key
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.models import ResidualEdit, residuals
 from rlgen.study.sections import TokenSet
@@ -72,35 +73,61 @@ class Contribution:
         return (codes_NK[:, self._features] if self._together else codes_NK) @ self._rows_KD
 
 
-def shift(shift_D: Tensor, alpha: float) -> Change:
-    """Add alpha times a fixed vector."""
-    return lambda acts_ND, _: acts_ND + alpha * shift_D
+Delta = Callable[[Tensor, Tensor], Tensor]
+"""What an edit of strength 1 adds, [N, d], to activations [N, d] that are at [batch, position]."""
 
 
-def ablate(contribution: Contribution, alpha: float) -> Change:
-    """Subtract alpha times the features' contribution; the reconstruction error stays."""
-    return lambda acts_ND, _: acts_ND - alpha * contribution(acts_ND)
+def added(delta: Delta, alpha: float) -> Change:
+    """Add `alpha` times a delta; the reconstruction error stays. At 0 activations are as they were, bit by bit."""
+    if alpha == 0:
+        return lambda acts_ND, _: acts_ND
+    return lambda acts_ND, here_BT: acts_ND + alpha * delta(acts_ND, here_BT)
 
 
-def subtract_like(contribution: Contribution, other: Contribution | None, fallback_D: Tensor, alpha: float) -> Change:
-    """Subtract something else of the norm that `contribution` has at each token.
+def constant(shift_D: Tensor) -> Delta:
+    """The same shift everywhere."""
+    return lambda acts_ND, _: shift_D.expand_as(acts_ND)
 
-    That is the `other` features' contribution, rescaled; where it is nothing, and without `other`, the direction
-    `fallback_D`. So a control injects at every token exactly the norm of what it controls.
+
+def scaled(contribution: Contribution) -> Delta:
+    """The features' own contribution again: strength 1 doubles it."""
+    return lambda acts_ND, _: contribution(acts_ND)
+
+
+def removed(contribution: Contribution, remains_D: Tensor | None = None) -> Delta:
+    """The features' contribution taken away, with something fixed in its place (mean ablation) or nothing."""
+
+    def delta(acts_ND: Tensor, _: Tensor) -> Tensor:
+        gone_ND = contribution(acts_ND)
+        return -gone_ND if remains_D is None else remains_D - gone_ND
+
+    return delta
+
+
+def transplanted(contribution: Contribution, theirs: Contribution, donor: Donor) -> Delta:
+    """The donor's contribution of the features, on the same tokens, in the place of the model's own."""
+    return lambda acts_ND, here_BT: theirs(donor.read()[here_BT].float()) - contribution(acts_ND)
+
+
+def as_long_as(delta: Delta, other: Delta | None, fallback_D: Tensor) -> Delta:
+    """Another delta of the norm that `delta` has at each token.
+
+    Where `other` is nothing, and without it, the direction `fallback_D`. So a control injects at every token exactly
+    the norm of what it controls.
     """
     unit_D = fallback_D / fallback_D.norm().clamp(min=torch.finfo(torch.float32).tiny)
 
-    def change(acts_ND: Tensor, _: Tensor) -> Tensor:
-        norm_N1 = contribution(acts_ND).norm(dim=-1, keepdim=True)
+    def longer(acts_ND: Tensor, here_BT: Tensor) -> Tensor:
+        norm_N1 = delta(acts_ND, here_BT).norm(dim=-1, keepdim=True)
         direction_ND = unit_D.expand_as(acts_ND)
         if other is not None:
-            found_ND = other(acts_ND)
+            found_ND = other(acts_ND, here_BT)
             length_N1 = found_ND.norm(dim=-1, keepdim=True)
             direction_ND = torch.where(length_N1 > 0, found_ND / length_N1, direction_ND)
-        edited_ND: Tensor = acts_ND - alpha * norm_N1 * direction_ND
-        return edited_ND
+        longer_ND: Tensor = norm_N1 * direction_ND
+        return longer_ND
 
-    return change
+    return longer
 
 
 def encode_decode(crosscoder: Crosscoder, slot: int) -> Change:
@@ -120,15 +147,29 @@ class Donor:
         self.model, self.layer, self.positions = model, layer, positions
         self._cache = DynamicCache(config=model.config)
         self._seen_BT = torch.empty(0, 0, dtype=torch.long)
+        self._prompts: dict[bytes, Tensor] = {}
+        """What was read at the ends of prompts: the same under every condition."""
+
+    def clear(self) -> None:
+        """Forget what was read at the ends of prompts."""
+        self._prompts.clear()
 
     def read(self) -> Tensor:
         """Its residual stream at the tokens of the forward pass that is running now, [batch, position, d].
 
-        Keeps its own cache over a generation; what it has not seen of the sequence so far, it reads first.
+        What follows on prompts whose beginnings are shared by many runs is remembered for the next one. Else it keeps
+        its own cache over a generation; what it has not seen of the sequence so far, it reads first.
         """
         inputs = self.positions.inputs()
         ids_BT = inputs["input_ids"]
         now = self.positions.mask("all").shape[1]
+        if "attention_mask" not in inputs:  # whole texts
+            return residuals(self.model, [self.layer], **inputs)[:, :, 0]
+        if now < ids_BT.shape[1] and self.positions.mask("last_prompt").any():
+            key = prompt_key([*ids_BT.flatten().tolist(), *inputs["attention_mask"].flatten().tolist()])
+            if key not in self._prompts:
+                self._prompts[key] = residuals(self.model, [self.layer], **inputs)[:, -now:, 0]
+            return self._prompts[key]
         seen = self._catch_up(ids_BT, now)
         acts_BTD = residuals(
             self.model,

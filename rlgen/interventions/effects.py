@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,13 @@ Bools = NDArray[np.bool_]
 
 BASELINE, DONOR, EFFECT = "baseline", "donor", "effect"
 MATCHED, DIRECTION = "matched_random", "random_direction"
-ENCODE_DECODE, CEILING = "encode_decode", "ceiling"
-EXPECTED_SIGN = {"amplify": 1, "ablate": -1}
+ENCODE_DECODE, CEILING, SWEEP = "encode_decode", "ceiling", "sweep"
+EDITS = (EFFECT, MATCHED, DIRECTION, SWEEP)
+"""Conditions that change nothing where there is nothing to edit."""
+EXPECTED_SIGN = {"amplify": 1, "scale": 1, "transplant": 1, "ablate": -1, "mean_ablate": -1, "revert": -1}
 """What each edit is expected to do to accuracy."""
+EDITED = {edit: "base" if sign > 0 else "arm" for edit, sign in EXPECTED_SIGN.items()}
+"""Which model an edit is made in; the other one is the donor of the ceiling and of a transplant."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Measured:
     def subset(self, edit: str) -> Bools:
         """Items that the unedited base has wrong and the unedited arm right, in at least half of the samples."""
         here, other = self.accuracy[BASELINE][0] >= 0.5, self.accuracy[DONOR][0] >= 0.5
-        base, arm = (here, other) if edit == "amplify" else (other, here)
+        base, arm = (here, other) if EDITED[edit] == "base" else (other, here)
         wanted: Bools = ~base & arm
         return wanted
 
@@ -72,8 +76,8 @@ def _block(tasks: Sequence[Measured], chosen: Sequence[Bools], edit: str) -> dic
         mean: Floats = np.mean(per_task, axis=0)
         return mean
 
-    effect = float(change(EFFECT)[0])
-    low, high = np.quantile(_resampled(pairs), [0.025, 0.975])
+    effect, ceiling = float(change(EFFECT)[0]), float(change(CEILING)[0])
+    low, high = np.quantile(_resampled(pairs, EFFECT), [0.025, 0.975])
     return {
         "baseline": float(np.mean([task.accuracy[BASELINE][0][mask].mean() for task, mask in pairs])),
         "donor": float(np.mean([task.accuracy[DONOR][0][mask].mean() for task, mask in pairs])),
@@ -84,15 +88,28 @@ def _block(tasks: Sequence[Measured], chosen: Sequence[Bools], edit: str) -> dic
         "matched_random": _against(effect, change(MATCHED), EXPECTED_SIGN[edit]),
         "random_direction": _against(effect, change(DIRECTION), EXPECTED_SIGN[edit]),
         "encode_decode": float(change(ENCODE_DECODE)[0]),
-        "ceiling": float(change(CEILING)[0]),
+        "ceiling": ceiling,
+        "of_ceiling": effect / ceiling if ceiling * EXPECTED_SIGN[edit] > 0 else None,
     }
 
 
-def _resampled(pairs: Sequence[tuple[Measured, Bools]]) -> Floats:
-    """The effect under resampling of items within their tasks, [resamples]."""
+def sweep(tasks: Sequence[Measured], alphas: Sequence[float]) -> list[dict[str, float]]:
+    """The effect on the mean of tasks at further strengths, with 95% bootstrap intervals over items."""
+    pairs = [(task, np.ones(task.weights.shape[1], dtype=bool)) for task in tasks]
+    found = []
+    for draw, alpha in enumerate(alphas if pairs else []):
+        effects_R = _resampled(pairs, SWEEP, draw)
+        effect = np.mean([(task.accuracy[SWEEP][draw] - task.accuracy[BASELINE][0]).mean() for task, _ in pairs])
+        low, high = np.quantile(effects_R, [0.025, 0.975])
+        found.append({"alpha": alpha, "effect": float(effect), "low": float(low), "high": float(high)})
+    return found
+
+
+def _resampled(pairs: Sequence[tuple[Measured, Bools]], condition: str, draw: int = 0) -> Floats:
+    """An effect under resampling of items within their tasks, [resamples]."""
     found = []
     for task, mask in pairs:
-        difference_I = (task.accuracy[EFFECT] - task.accuracy[BASELINE])[0][mask]
+        difference_I = (task.accuracy[condition][draw] - task.accuracy[BASELINE][0])[mask]
         weight_RI = task.weights[:, mask]
         total_R = weight_RI.sum(axis=1)
         found.append((weight_RI @ difference_I) / np.where(total_R > 0, total_R, 1))
@@ -104,39 +121,13 @@ def _against(effect: float, values: Floats, sign: int) -> dict[str, Any]:
     """What the controls' draws did, and the one-sided p that one of them does as much in the expected direction."""
     as_much = int((sign * values >= sign * effect - 1e-12).sum())
     q05, q95 = np.quantile(values, [0.05, 0.95])
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return {
         "mean": float(values.mean()),
+        "z": (effect - float(values.mean())) / spread if spread else None,
         "q05": float(q05),
         "q95": float(q95),
         "draws": len(values),
         "values": values.tolist(),
         "p": (1 + as_much) / (1 + len(values)),
     }
-
-
-def likeness(items: pd.DataFrame, edit: str, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What the edited model has turned into: by group and condition, agreement with both unedited models and length.
-
-    `like_base`, `like_arm`: share of answers equal to those of the unedited model with the same random numbers;
-    `length`: mean length of the response in characters.
-    """
-    key = ["task", "item", "sample"]
-    unedited = {name: items[items["condition"] == name].set_index(key)["answer"] for name in (BASELINE, DONOR)}
-    base, arm = (BASELINE, DONOR) if edit == "amplify" else (DONOR, BASELINE)
-    index = pd.MultiIndex.from_frame(items[key])
-    frame = pd.DataFrame(
-        {
-            "condition": items["condition"],
-            "task": items["task"],
-            "like_base": items["answer"].to_numpy() == unedited[base].reindex(index).to_numpy(),
-            "like_arm": items["answer"].to_numpy() == unedited[arm].reindex(index).to_numpy(),
-            "length": items["response"].str.len(),
-        }
-    )
-    by_task = frame.groupby(["condition", "task"])[["like_base", "like_arm", "length"]].mean()
-    found: dict[str, Any] = {}
-    for group, tasks in groups.items():
-        rows = by_task[by_task.index.get_level_values("task").isin(tasks)]
-        means = rows.groupby("condition").mean()
-        found[group] = {str(name): {k: float(v) for k, v in row.items()} for name, row in means.iterrows()}
-    return found

@@ -61,6 +61,6 @@ def _artifacts(settings: SummarySettings, paths: Layout) -> Iterator[Path]:
     for name in dict.fromkeys([*settings.crosscoders, *(fit for fits in settings.variants.values() for fit in fits)]):
         yield from (paths.crosscoder(name), paths.diagnostics(name), paths.attribution(name))
     yield from (paths.tracking(name) for name in settings.tracked)
-    if settings.localised:
-        yield paths.localisation(settings.localised)
-        yield from (paths.intervention(edit) for edit in ("ablate", "amplify"))
+    for fit in settings.localised:
+        yield paths.localisation(fit)
+        yield from (paths.intervention(fit, edit) for edit in settings.edits[fit])

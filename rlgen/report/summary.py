@@ -20,11 +20,10 @@ from rlgen.report.training import training
 from rlgen.stage import read_manifest, write_json
 from rlgen.study.sections import Attribution, Localisation
 from rlgen.study.stages import SummarySettings
-from rlgen.study.study import BASE
+from rlgen.study.study import BASE, EDITS, NOISE_NULL, NULL
 
-NULLS = {"base_base": "null-base-base", "base_noise": "null-base-noise"}
+NULLS = {"base_base": NULL, "base_noise": NOISE_NULL}
 GROUPS = ("train_domain", "transfer", "unseen")
-EDITS = ("amplify", "ablate")
 
 
 def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
@@ -54,9 +53,9 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
             for name, fits in settings.variants.items()
         },
         "tracking": {name: read_json(paths.tracking(name) / "tracking.json") for name in settings.tracked},
-        "localisation": _localisation(paths, settings.localised) if settings.localised else None,
-        "interventions": _interventions(paths) if settings.localised else {},
-        "nulls": _nulls(crosscoders),
+        "localisation": _localisation(paths, settings.localised[0]) if settings.localised else None,
+        "interventions": _interventions(paths, settings) if settings.localised else {},
+        "nulls": _nulls(crosscoders) | _edited_null(paths, settings),
         **cost(find_jobs(settings, paths)),
     }
     summary = plain(summary)
@@ -97,6 +96,17 @@ def read_summary(path: Path) -> dict[str, Any]:
     for key, order in orders.items():
         summary[key] = {name: summary[key][name] for name in order if name in summary[key]}
     return summary
+
+
+def _edited_null(paths: Layout, settings: SummarySettings) -> dict[str, Any]:
+    """The edit at features localised for base's noised copy: it must do no more than matched sets do."""
+    for edit in settings.edits.get(NOISE_NULL, []):
+        effects = _effects(paths, NOISE_NULL, edit)
+        if effects is not None:
+            matched = effects["matched_random"]
+            beyond = effects["low"] > 0 and effects["effect"] > matched["q95"]
+            return {"interventions": {**_short(effects), "edit": edit, "passed": not beyond}}
+    return {}
 
 
 def plain(value: Any) -> Any:
@@ -150,20 +160,38 @@ def _localisation(paths: Layout, crosscoder: str) -> dict[str, Any]:
     return {"score": settings.score, **found, **chosen, **beside, "threshold": settings.threshold}
 
 
-def _interventions(paths: Layout) -> dict[str, Any]:
-    """Each edit's effects: at the top the mean over transfer tasks, then the other groups and every task.
+def _interventions(paths: Layout, settings: SummarySettings) -> dict[str, Any]:
+    """Each kind of edit's effects: at the top the mean over transfer tasks, then the other groups and every task.
 
-    An edit that was measured on no item of a transfer task is left out.
+    Those of the study's own fit, and under `fits` the same of every fit. An edit that was measured on no item of a
+    transfer task is left out.
     """
-    found = {}
-    for edit in EDITS:
-        effects = read_json(paths.intervention(edit) / "effects.json")
-        groups = effects.pop("groups")
-        if groups["transfer"] is not None:
-            rest = {group: groups[group] for group in ("unseen", "train_domain")}
-            norm = read_manifest(paths.intervention(edit))["settings"]["edit"].get("norm")
-            found[edit] = {**effects, "norm": norm, **groups["transfer"], **rest}
+    found: dict[str, Any] = {}
+    for fit in (fit for fit in settings.localised if fit != NOISE_NULL):
+        for edit in settings.edits[fit]:
+            effects = _effects(paths, fit, edit)
+            if effects is not None:
+                found.setdefault(edit, {**effects, "fits": []})["fits"].append(_short(effects))
     return found
+
+
+def _effects(paths: Layout, fit: str, edit: str) -> dict[str, Any] | None:
+    effects = read_json(paths.intervention(fit, edit) / "effects.json")
+    groups, turned = effects.pop("groups"), effects.pop("turned")
+    if groups["transfer"] is None:
+        return None
+    rest = {group: groups[group] for group in ("unseen", "train_domain")}
+    norm = read_manifest(paths.intervention(fit, edit))["settings"]["edit"].get("norm")
+    likeness = {f"{turned['transfer']['towards']}_likeness": turned["transfer"]} if turned["transfer"] else {}
+    return {**effects, "norm": norm, **groups["transfer"], **rest, **likeness, "turned": turned}
+
+
+def _short(effects: Mapping[str, Any]) -> dict[str, Any]:
+    """What is compared between fits: the effects on transfer and unseen tasks, without their draws."""
+    kept = ("crosscoder", "layer", "features", "effect", "low", "high", "n", "baseline", "donor", "ceiling")
+    blocks = {key: effects[key] for key in (*kept, "of_ceiling", "encode_decode", "matched_random", "unseen", "turned")}
+    short: dict[str, Any] = plain(blocks)
+    return short
 
 
 def _nulls(crosscoders: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class Rules:
         return files + _files([source.path for source in sources if isinstance(source, HubText) and source.local])
 
     @property
+    def localised(self) -> str:
+        """Pattern of the fits whose features are localised."""
+        return _pattern(list(self._study.localised))
+
+    @property
     def pretrained(self) -> bool:
         """Whether the base is made here."""
         return not isinstance(self._study.base, ExistingBase)

@@ -220,11 +220,12 @@ class LocaliseSettings(StageSettings):
     """Names of the transfer tasks."""
 
     @classmethod
-    def of(cls, study: Study) -> LocaliseSettings:
+    def of(cls, study: Study, fit: str) -> LocaliseSettings:
         assert study.localisation is not None
+        own = {"crosscoder": fit, "arm": study.localised[fit], "compare": []}
         return cls(
             seed=study.seed,
-            localisation=study.localisation,
+            localisation=study.localisation.model_copy(update=own),
             transfer=study.task_groups["transfer"],
         )
 
@@ -237,6 +238,8 @@ class InterveneSettings(StageSettings):
     directions: int
     samples: int
     bootstrap: int
+    mode: str | None = None
+    portion_tokens: int = 131072
     evaluation: Evaluation
     groups: dict[str, list[str]]
     """Task names by group."""
@@ -251,6 +254,8 @@ class InterveneSettings(StageSettings):
             directions=found.directions,
             samples=found.samples,
             bootstrap=found.bootstrap,
+            mode=found.mode,
+            portion_tokens=found.portion_tokens,
             evaluation=_live(study.evaluation),
             groups=study.measured_groups,
         )
@@ -277,8 +282,10 @@ class SummarySettings(StageSettings):
     """Whether a teacher solved the problems."""
     stores: dict[str, int]
     """Parts of the activation stores by model, tracked checkpoints among them."""
-    localised: str | None = None
-    """The crosscoder of the localisation."""
+    localised: list[str] = []
+    """The fits whose features are localised, the study's own first."""
+    edits: dict[str, list[str]] = {}
+    """Kinds of edits by fit."""
     tracked: list[str] = []
     """Crosscoders whose features are tracked over checkpoints."""
 
@@ -294,7 +301,8 @@ class SummarySettings(StageSettings):
             variants={name: fits for name in study.crosscoders if len(fits := list(study.variants(name))) > 1},
             taught=study.teacher is not None,
             stores=_stores(study),
-            localised=study.localisation.crosscoder if study.localisation else None,
+            localised=list(study.localised),
+            edits={fit: study.edits_of(fit) for fit in study.localised},
             tracked=study.tracking.crosscoders if study.tracking else [],
         )
 

@@ -32,7 +32,7 @@ from rlgen.study.sections import (
     Teacher,
     Tracking,
 )
-from rlgen.study.variants import expand
+from rlgen.study.variants import expand, replicates
 
 BASE = "base"
 """The base's name among the models."""
@@ -40,6 +40,10 @@ TEACHER = "teacher"
 """The teacher's name among the models, if there is one."""
 NOISE = "base+noise"
 """The null arm: the base with norm-matched weight noise."""
+NULL, NOISE_NULL = "null-base-base", "null-base-noise"
+"""The nulls' crosscoders."""
+EDITS = ("amplify", "transplant", "scale", "ablate", "mean_ablate", "revert")
+"""Kinds of edits, as the page lists them: three in base, three in the arm."""
 
 
 class Study(Section):
@@ -138,9 +142,36 @@ class Study(Section):
             return {}
         like = self.variants(self.nulls.like)[self.nulls.like]
         return {
-            "null-base-base": like.model_copy(update={"models": [BASE, BASE], "dedicated": {}}),
-            "null-base-noise": like.model_copy(update={"models": [BASE, NOISE], "dedicated": {}}),
+            NULL: like.model_copy(update={"models": [BASE, BASE], "dedicated": {}}),
+            NOISE_NULL: like.model_copy(update={"models": [BASE, NOISE], "dedicated": {}}),
         }
+
+    @property
+    def localised(self) -> dict[str, str]:
+        """The fits whose features are localised and tested, the study's own first, with the arm each explains.
+
+        The last one may be the null: base and its noised copy.
+        """
+        rule = self.localisation
+        if rule is None:
+            return {}
+        own = dict.fromkeys([rule.crosscoder, *replicates(self.fits, rule.crosscoder), *rule.compare], rule.arm)
+        return own | ({NOISE_NULL: NOISE} if self.nulls else {})
+
+    @property
+    def edits(self) -> list[str]:
+        """Kinds of edits that are made."""
+        return [kind for kind in EDITS if getattr(self.interventions, kind) is not None]
+
+    def edits_of(self, fit: str) -> list[str]:
+        """Kinds of edits made with the features of a fit; of the null, the one that leaves no strength to choose."""
+        return self.edits if fit != NOISE_NULL else ["transplant" if "transplant" in self.edits else "amplify"]
+
+    def edited_with(self, fit: str) -> list[str]:
+        """The fits whose features are edited together, one a layer."""
+        assert self.localisation is not None
+        together = self.interventions.with_layers if fit == self.localisation.crosscoder else []
+        return [fit, *together]
 
     def variants(self, crosscoder: str) -> dict[str, Crosscoder]:
         """Every fit of a crosscoder's entry by name: its own settings, and those of its seeds and its grid."""

@@ -52,22 +52,24 @@ if study.localisation:
 
     rule localise:
         input:
-            crosscoder=paths.crosscoder(study.localisation.crosscoder),
-            diagnostics=paths.diagnostics(study.localisation.crosscoder),
+            crosscoder=paths.crosscoder("{crosscoder}"),
+            diagnostics=paths.diagnostics("{crosscoder}"),
             base=paths.model(BASE),
-            arm=paths.model(study.localisation.arm),
+            arm=lambda w: paths.model(study.localised[w.crosscoder]),
             base_evaluation=paths.evaluation(BASE),
-            arm_evaluation=paths.evaluation(study.localisation.arm),
+            arm_evaluation=lambda w: paths.evaluation(study.localised[w.crosscoder]),
             tasks=[paths.task(task.name) for task in study.tasks.transfer],
         output:
-            directory(paths.localisation(study.localisation.crosscoder)),
+            directory(paths.localisation("{crosscoder}")),
+        wildcard_constraints:
+            crosscoder=rules_of.localised,
         params:
-            settings=lambda w: stages.LocaliseSettings.of(study).canonical(),
+            settings=lambda w: stages.LocaliseSettings.of(study, w.crosscoder).canonical(),
             tasks=lambda w, input: each("--task", input.tasks),
         log:
-            paths.log("localise"),
+            paths.log("localise", "{crosscoder}"),
         benchmark:
-            paths.benchmark("localise")
+            paths.benchmark("localise", "{crosscoder}")
         threads: rules_of.threads("localise")
         resources:
             **rules_of.resources("localise"),

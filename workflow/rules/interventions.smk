@@ -4,27 +4,35 @@ if study.localisation:
 
     rule intervene:
         input:
-            crosscoder=paths.crosscoder(study.localisation.crosscoder),
-            diagnostics=paths.diagnostics(study.localisation.crosscoder),
-            localisation=paths.localisation(study.localisation.crosscoder),
+            crosscoders=lambda w: [paths.crosscoder(fit) for fit in study.edited_with(w.crosscoder)],
+            diagnostics=lambda w: [paths.diagnostics(fit) for fit in study.edited_with(w.crosscoder)],
+            localisations=lambda w: [paths.localisation(fit) for fit in study.edited_with(w.crosscoder)],
             base=paths.model(BASE),
-            arm=paths.model(study.localisation.arm),
+            arm=lambda w: paths.model(study.localised[w.crosscoder]),
+            corpus=paths.corpus,
             tasks=[paths.task(task) for tasks in study.measured_groups.values() for task in tasks],
         output:
-            directory(paths.intervention("{edit}")),
+            directory(paths.intervention("{crosscoder}", "{edit}")),
         wildcard_constraints:
-            edit="ablate|amplify",
+            crosscoder=rules_of.localised,
+            edit="|".join(study.edits),
         params:
             settings=lambda w: stages.InterveneSettings.of(study, w.edit).canonical(),
+            edited=lambda w, input: " ".join(
+                [
+                    each("--crosscoder", input.crosscoders),
+                    each("--diagnostics", input.diagnostics),
+                    each("--localisation", input.localisations),
+                ]
+            ),
             tasks=lambda w, input: each("--task", input.tasks),
         log:
-            paths.log("intervene", "{edit}"),
+            paths.log("intervene", "{crosscoder}", "{edit}"),
         benchmark:
-            paths.benchmark("intervene", "{edit}")
+            paths.benchmark("intervene", "{crosscoder}", "{edit}")
         threads: rules_of.threads("intervene")
         resources:
             **rules_of.resources("intervene"),
         shell:
-            "rlgen intervene {wildcards.edit} --settings {params.settings:q} --crosscoder {input.crosscoder:q}"
-            " --diagnostics {input.diagnostics:q} --localisation {input.localisation:q} --base {input.base:q}"
-            " --arm {input.arm:q} {params.tasks} --out {output:q} > {log:q} 2>&1"
+            "rlgen intervene {wildcards.edit} --settings {params.settings:q} {params.edited} --base {input.base:q}"
+            " --arm {input.arm:q} --corpus {input.corpus:q} {params.tasks} --out {output:q} > {log:q} 2>&1"

@@ -6,7 +6,7 @@ rule summary:
         evaluations=[paths.evaluation(model) for model in study.models],
         features=[paths.attribution(name) for name in study.fits],
         tracking=[paths.tracking(name) for name in (study.tracking.crosscoders if study.tracking else [])],
-        interventions=[paths.intervention(edit) for edit in ("ablate", "amplify") if study.localisation],
+        interventions=[paths.intervention(fit, edit) for fit in study.localised for edit in study.edits_of(fit)],
     output:
         paths.summary,
     params:

@@ -33,6 +33,13 @@ def _references(study: Study) -> Iterator[Finding]:
         elif not {BASE, found.arm} <= set(study.crosscoders[found.crosscoder].models):
             problem = f"`{found.crosscoder}` does not join base and `{found.arm}`"
             yield Finding("localisation.crosscoder", problem, "name one that does")
+        for i, name in enumerate(found.compare):
+            key = f"localisation.compare[{i}]"
+            if name not in study.fits:
+                yield Finding(key, f"no crosscoder `{name}`", f"use one of: {', '.join(study.fits)}")
+            elif not {BASE, found.arm} <= set(study.fits[name].models):
+                yield Finding(key, f"`{name}` does not join base and `{found.arm}`", "name one that does")
+        yield from _layers(study)
         if found.arm not in study.arm_names:
             yield Finding("localisation.arm", f"no arm `{found.arm}`", f"use one of: {', '.join(study.arm_names)}")
     if "transfer" not in study.interventions.groups:
@@ -44,6 +51,20 @@ def _references(study: Study) -> Iterator[Finding]:
         if study.nulls.noise_like not in study.arm_names:
             arms = ", ".join(study.arm_names)
             yield Finding("nulls.noise_like", f"no arm `{study.nulls.noise_like}`", f"use one of: {arms}")
+
+
+def _layers(study: Study) -> Iterator[Finding]:
+    assert study.localisation is not None
+    seen = {study.layer(study.localisation.crosscoder)} if study.localisation.crosscoder in study.fits else set()
+    for i, name in enumerate(study.interventions.with_layers):
+        key = f"interventions.with_layers[{i}]"
+        if name not in study.localisation.compare:
+            yield Finding(key, f"`{name}` is not localised", "name it in localisation.compare, too")
+        elif name in study.fits and study.layer(name) in seen:
+            problem = f"`{name}` reads layer {study.layer(name)}, which another crosscoder of the edit reads"
+            yield Finding(key, problem, "name one crosscoder a layer")
+        elif name in study.fits:
+            seen.add(study.layer(name))
 
 
 def _shares(study: Study) -> Iterator[Finding]:

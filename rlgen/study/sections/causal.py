@@ -15,6 +15,9 @@ class Localisation(Section):
 
     crosscoder: Name
     """A crosscoder that joins base and the arm."""
+    compare: list[Name] = []
+    """Further crosscoders, or fits of their grids, that join base and the arm: localised and tested beside it. Those
+    that differ from `crosscoder` in the seed alone always are."""
     arm: Name
     """The arm whose right answers are explained."""
     tokens: TokenSet = "last_prompt"
@@ -40,6 +43,8 @@ class Edit(Section):
     """Strength; 0 leaves the model as it is."""
     tokens: TokenSet = "all"
     """The tokens whose residual stream is edited."""
+    sweep: list[NonNegative] = []
+    """Further strengths, as multiples of this one, at which the edit is measured without its random controls."""
 
 
 class Amplification(Edit):
@@ -63,6 +68,22 @@ class Interventions(Section):
     """In the arm: subtract the features' decoded contribution, token by token."""
     amplify: Amplification = Amplification()
     """In the base: add the features' mean decoded difference between arm and base."""
+    transplant: Edit | None = None
+    """In the base: the features' decoded codes in the arm, on the same tokens, in the place of base's own."""
+    scale: Edit | None = None
+    """In the base: the features' own contribution once more, `alpha` times."""
+    mean_ablate: Edit | None = None
+    """In the arm: the features' contribution at their mean codes in the place of the token's own."""
+    revert: Edit | None = None
+    """In the arm: the features' decoded codes in base, on the same tokens, in the place of the arm's own."""
+    with_layers: list[Name] = []
+    """Crosscoders of other layers, among those of `localisation.compare`, whose features are edited together with
+    those of `localisation.crosscoder`."""
+    mode: str | None = None
+    """`package.module:function`, which says of (prompt, response) whether the answer is in a mode of interest. How
+    often it is, is told of every condition."""
+    portion_tokens: PositiveInt = 131072
+    """Prompts of so many tokens are read once for all conditions; their keys and values are in memory together."""
     groups: Annotated[list[TaskGroup], Field(min_length=1)] = ["train_domain", "transfer", "unseen"]
     """Groups of tasks that effects are measured on; `transfer` must be one."""
     draws: PositiveInt = 20

@@ -1,0 +1,37 @@
+"""In which of two modes an answer is given, by a function that the study names: thinking or guessing, for instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import pandas as pd
+
+from rlgen.errors import StudyError
+
+
+class Mode:
+    """`package.module:function`, a function of (prompt, response) that says whether the answer is in the mode."""
+
+    def __init__(self, name: str | None) -> None:
+        """Raises StudyError if there is no such function."""
+        self._decide = load_mode(name) if name else None
+
+    def of(self, frame: pd.DataFrame) -> pd.Series[bool]:
+        """Of every row's response, nullable; null without a function."""
+        if self._decide is None:
+            return pd.Series(pd.NA, index=frame.index, dtype="boolean")
+        pairs = zip(frame["prompt"], frame["response"], strict=True)
+        return pd.Series([bool(self._decide(p, r)) for p, r in pairs], index=frame.index, dtype="boolean")
+
+
+def load_mode(name: str) -> Callable[[str, str], bool]:
+    """The function of that name. Raises StudyError if there is none."""
+    module, _, function = name.partition(":")
+    try:
+        found: Callable[[str, str], bool] = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise StudyError(
+            f"interventions.mode: `{name}` cannot be loaded ({error}); give package.module:function"
+        ) from None
+    return found

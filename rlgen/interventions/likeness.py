@@ -80,7 +80,7 @@ def _resampled(kept: Sequence[pd.Series[float]], resamples: int, rng: np.random.
     """The statistic under resampling of items within their tasks, [resamples]."""
     sums = []
     for values in kept:
-        before_I, after_I = (values[BASELINE].to_numpy(np.float64), values[EFFECT].to_numpy(np.float64))
+        before_I, after_I = (np.asarray(values.loc[name], dtype=np.float64) for name in (BASELINE, EFFECT))
         weight_RI = rng.multinomial(len(before_I), np.full(len(before_I), 1 / len(before_I)), resamples) / len(before_I)
         sums.append((weight_RI @ before_I, weight_RI @ after_I))
     before_R, after_R = np.mean([a for a, _ in sums], axis=0), np.mean([b for _, b in sums], axis=0)

@@ -74,6 +74,10 @@ class Layout:
         """One kind of edit at a crosscoder's localised features: items.parquet, effects.json."""
         return self.root / "interventions" / crosscoder / edit
 
+    def comparison(self, crosscoder: str) -> Path:
+        """All scores of localisation beside an oracle: oracle.parquet, comparison.json."""
+        return self.root / "interventions" / crosscoder / "comparison"
+
     @property
     def summary(self) -> Path:
         """Every number of the report, by name."""

@@ -255,6 +255,34 @@ def intervene(
 
 
 @app.command()
+def compare(
+    edit: Annotated[str, typer.Argument(help="As in `intervene`")],
+    settings: SettingsJson,
+    crosscoder: In,
+    localisation: In,
+    diagnostics: In,
+    base: In,
+    arm: In,
+    task: Ins,
+    out: Out,
+) -> None:
+    """All scores of localisation beside an oracle that tries every single feature."""
+    from rlgen.interventions.compare import compare
+    from rlgen.study.stages import InterveneSettings, parse_settings
+
+    compare(
+        edit,
+        parse_settings(InterveneSettings, settings),
+        crosscoder=crosscoder,
+        localisation=localisation,
+        diagnostics=diagnostics,
+        models={"base": base, "arm": arm},
+        tasks=task,
+        out=out,
+    )
+
+
+@app.command()
 def summary(settings: SettingsJson, root: In, out: Out) -> None:
     """Every number of the report, by name."""
     from rlgen.report.summary import summarise

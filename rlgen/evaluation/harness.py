@@ -126,6 +126,12 @@ class Harness(Runner):
         """The token sets of the forward pass that is running: what an edit asks."""
         return self._live.positions
 
+    @property
+    def bos(self) -> int | None:
+        """The id of the token that texts begin with, if there is one."""
+        found: int | None = self._live.tokenizer.bos_token_id
+        return found
+
     def watch(self, decided: Decided, shares_prefixes: bool) -> None:
         """From now on `decided` is told what is likely after each prompt.
 
@@ -133,6 +139,13 @@ class Harness(Runner):
         leave alone; `forget` frees what is kept of them.
         """
         self._live.decided, self._live.shares_prefixes = decided, shares_prefixes
+
+    def decide(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Tell who watches what follows on prompts, given as token ids: no answers are written.
+
+        Only their last tokens may be edited.
+        """
+        self._live.decide(prompts)
 
     def forget(self) -> None:
         """Free what is kept of prompts."""

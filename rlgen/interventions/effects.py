@@ -93,6 +93,14 @@ def _block(tasks: Sequence[Measured], chosen: Sequence[Bools], edit: str) -> dic
     }
 
 
+def change(tasks: Sequence[Measured], condition: str) -> dict[str, float]:
+    """A condition's effect on the mean of tasks, with its 95% bootstrap interval over items."""
+    pairs = [(task, np.ones(task.weights.shape[1], dtype=bool)) for task in tasks]
+    low, high = np.quantile(_resampled(pairs, condition), [0.025, 0.975])
+    effect = np.mean([(task.accuracy[condition][0] - task.accuracy[BASELINE][0]).mean() for task in tasks])
+    return {"effect": float(effect), "low": float(low), "high": float(high)}
+
+
 def sweep(tasks: Sequence[Measured], alphas: Sequence[float]) -> list[dict[str, float]]:
     """The effect on the mean of tasks at further strengths, with 95% bootstrap intervals over items."""
     pairs = [(task, np.ones(task.weights.shape[1], dtype=bool)) for task in tasks]

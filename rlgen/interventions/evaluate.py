@@ -67,22 +67,22 @@ def _runs(work: Workspace, lab: Lab) -> Iterator[pd.DataFrame]:
         paths = {condition: work.scratch / f"{number}-{condition[0]}-{condition[1]}.parquet" for condition in wanted}
         missing = [condition for condition in wanted if not paths[condition].is_file()]
         if missing:
-            _run(lab, portion, missing, paths, progress.add)
+            for condition, rows in run_portion(lab, portion, missing):
+                with atomic_path(paths[condition]) as temporary:
+                    rows.to_parquet(temporary, index=False)
+                progress.add(note=condition[0])
         for (name, draw), path in paths.items():
             yield pd.read_parquet(path).assign(condition=name, draw=draw)
 
 
-def _run(lab: Lab, portion: Portion, missing: list[Condition], paths: dict[Condition, Path], done: Any) -> None:
-    references = lab.references(portion)  # again, if killed: other conditions are told apart from them
-    unedited = references[effects.BASELINE, 0]
-    for condition in missing:
-        same = lab.changes_nothing and condition[0] in effects.EDITS
-        rows = references.get(condition)
-        if rows is None:
-            rows = unedited if same else lab.run(condition, portion)
-        with atomic_path(paths[condition]) as temporary:
-            rows.to_parquet(temporary, index=False)
-        done(note=condition[0])
+def run_portion(lab: Lab, portion: Portion, wanted: list[Condition]) -> Iterator[tuple[Condition, pd.DataFrame]]:
+    """Both unedited models' answers first, again if a run was killed: the conditions are told apart from them."""
+    references = lab.references(portion)
+    yield from references.items()
+    for condition in wanted:
+        if condition not in references:
+            same = lab.changes_nothing and condition[0] in effects.EDITS
+            yield condition, references[effects.BASELINE, 0] if same else lab.run(condition, portion)
 
 
 def _effects(lab: Lab, items: pd.DataFrame) -> dict[str, Any]:

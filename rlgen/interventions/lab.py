@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgen.evaluation.harness import Harness
+from rlgen.evaluation.lm import prompt_key
 from rlgen.evaluation.mode import Mode
 from rlgen.interventions import edits, effects
 from rlgen.interventions.controls import matched_sets, matched_shift, random_direction
@@ -211,6 +213,28 @@ class Lab:
         tables = {name: self._decisions.of_reference(asked[name][1], self._keys(frames[name])) for name in REFERENCE}
         return {(name, 0): frames[name].join(tables[name]) for name in REFERENCE}
 
+    def at(self, localised: Sequence[Localised]) -> Lab:
+        """The same models and items with other features to edit."""
+        other = copy.copy(self)
+        other.localised = list(localised)
+        for name in ("alpha", "draws"):
+            other.__dict__.pop(name, None)
+        return other
+
+    def decide(self, condition: Condition, prompts: Sequence[Sequence[int]]) -> pd.DataFrame:
+        """As `run`'s kl_base and kl_arm, of prompts given as token ids, without answers; references come first."""
+        keys = [prompt_key(ids) for ids in prompts]
+        if condition[0] == effects.DONOR:
+            self.donor_harness.decide(prompts)
+        else:
+            with self.edited(self.changes(condition)):
+                self.harness.decide(prompts)
+        if condition[0] in REFERENCE:
+            model = self.donor if condition[0] == effects.DONOR else self.here
+            self._decisions.remember(model)
+            return self._decisions.of_reference(model, keys)
+        return self._decisions.divergences(keys)
+
     def run(self, condition: Condition, portion: Portion) -> pd.DataFrame:
         """What the edited model answers: one row (task, item, sample, right, answer, mode, kl_base, kl_arm, ...)."""
         with self.edited(self.changes(condition)):
@@ -231,8 +255,7 @@ class Lab:
     def site(self, index: int, tokens: TokenSet) -> Site:
         """Where a layer is edited."""
         found = self.localised[index]
-        bos = load_tokenizer(self._models[self.here]).bos_token_id
-        return Site(self.harness.positions, tokens, found.crosscoder, found.slots[self.here], bos)
+        return Site(self.harness.positions, tokens, found.crosscoder, found.slots[self.here], self.harness.bos)
 
     def _ask(self, harness: Harness, portion: Portion) -> pd.DataFrame:
         frame = harness.run(

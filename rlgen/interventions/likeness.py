@@ -39,7 +39,7 @@ def turned(
 
     `statistic`: 1 - KL(edited || other) / KL(unedited || other), mean over tasks of mean KLs: 1 is the other model, 0
     has come no nearer, below 0 has gone elsewhere. With a 95% bootstrap interval over items and `p`, one-sided: that a
-    matched set comes as near. None without items or where the two models do not differ.
+    matched set comes as near, where they were measured. None without items or where the two models do not differ.
     """
     column = {"base": "kl_arm", "arm": "kl_base"}[EDITED[edit]]
     here = items[items["task"].isin(tasks)]
@@ -56,7 +56,7 @@ def turned(
         share: Floats = 1 - np.mean(draws, axis=0) / before
         return share
 
-    effect, matched = float(gone(EFFECT)[0]), gone(MATCHED)
+    effect = float(gone(EFFECT)[0])
     low, high = np.quantile(_resampled(kept, resamples, rng), [0.025, 0.975])
     return {
         "statistic": effect,
@@ -66,14 +66,15 @@ def turned(
         "kl_before": before,
         "kl_after": float(before * (1 - effect)),
         "towards": "arm" if EDITED[edit] == "base" else "base",
-        "matched_random": {
-            "mean": float(matched.mean()),
-            "q05": float(np.quantile(matched, 0.05)),
-            "q95": float(np.quantile(matched, 0.95)),
-            "draws": len(matched),
-        },
-        "p": (1 + int((matched >= effect - 1e-12).sum())) / (1 + len(matched)),
+        **(_beside(effect, gone(MATCHED)) if MATCHED in kept[0].index.get_level_values("condition") else {}),
     }
+
+
+def _beside(effect: float, matched: Floats) -> dict[str, Any]:
+    """What matched sets do, and the one-sided p that one of them comes as near."""
+    low, high = np.quantile(matched, [0.05, 0.95])
+    draws = {"mean": float(matched.mean()), "q05": float(low), "q95": float(high), "draws": len(matched)}
+    return {"matched_random": draws, "p": (1 + int((matched >= effect - 1e-12).sum())) / (1 + len(matched))}
 
 
 def _resampled(kept: Sequence[pd.Series[float]], resamples: int, rng: np.random.Generator) -> Floats:

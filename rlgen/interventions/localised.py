@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Localised:
     features: list[int]
     decoded: dict[str, Tensor]
     """f^m W_dec^m of the mean codes of `base` and `arm` on the selection items, mean over tasks, [K, d], raw."""
+    selection_items: dict[str, list[str]]
     measurement_items: dict[str, list[str]]
     crosscoder: Crosscoder
     rate_F: NDArray[np.float64]
@@ -50,6 +51,13 @@ class Localised:
     def steps_KD(self) -> Tensor:
         """What amplifying adds for each feature: the decoded difference between arm and base."""
         return self.decoded["arm"] - self.decoded["base"]
+
+    def only(self, features: list[int]) -> Localised:
+        """The same with other features, of those whose decoded codes are known."""
+        known = {feature: index for index, feature in enumerate(self.features)}
+        rows = [known[feature] for feature in features]
+        decoded = {name: rows_KD[rows] for name, rows_KD in self.decoded.items()}
+        return replace(self, features=features, decoded=decoded)
 
     @classmethod
     def read(
@@ -74,6 +82,7 @@ class Localised:
             arm=found["arm"],
             features=chosen,
             decoded=decoded,
+            selection_items=found["selection_items"],
             measurement_items=found["measurement_items"],
             crosscoder=coder,
             rate_F=read_features(diagnostics)["firing_rate"].to_numpy(np.float64),

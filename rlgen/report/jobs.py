@@ -64,3 +64,5 @@ def _artifacts(settings: SummarySettings, paths: Layout) -> Iterator[Path]:
     for fit in settings.localised:
         yield paths.localisation(fit)
         yield from (paths.intervention(fit, edit) for edit in settings.edits[fit])
+    if settings.oracle:
+        yield paths.comparison(settings.localised[0])

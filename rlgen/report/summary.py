@@ -55,6 +55,9 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "tracking": {name: read_json(paths.tracking(name) / "tracking.json") for name in settings.tracked},
         "localisation": _localisation(paths, settings.localised[0]) if settings.localised else None,
         "interventions": _interventions(paths, settings) if settings.localised else {},
+        "comparison": read_json(paths.comparison(settings.localised[0]) / "comparison.json")
+        if settings.oracle
+        else None,
         "nulls": _nulls(crosscoders) | _edited_null(paths, settings),
         **cost(find_jobs(settings, paths)),
     }

@@ -222,7 +222,7 @@ class LocaliseSettings(StageSettings):
     @classmethod
     def of(cls, study: Study, fit: str) -> LocaliseSettings:
         assert study.localisation is not None
-        own = {"crosscoder": fit, "arm": study.localised[fit], "compare": []}
+        own = {"crosscoder": fit, "arm": study.localised[fit], "compare": [], "oracle": False}
         return cls(
             seed=study.seed,
             localisation=study.localisation.model_copy(update=own),
@@ -286,6 +286,8 @@ class SummarySettings(StageSettings):
     """The fits whose features are localised, the study's own first."""
     edits: dict[str, list[str]] = {}
     """Kinds of edits by fit."""
+    oracle: bool = False
+    """Whether the scores are compared with an oracle."""
     tracked: list[str] = []
     """Crosscoders whose features are tracked over checkpoints."""
 
@@ -303,6 +305,7 @@ class SummarySettings(StageSettings):
             stores=_stores(study),
             localised=list(study.localised),
             edits={fit: study.edits_of(fit) for fit in study.localised},
+            oracle=study.localisation is not None and study.localisation.oracle,
             tracked=study.tracking.crosscoders if study.tracking else [],
         )
 

@@ -163,9 +163,14 @@ class Study(Section):
         """Kinds of edits that are made."""
         return [kind for kind in EDITS if getattr(self.interventions, kind) is not None]
 
+    @property
+    def main_edit(self) -> str:
+        """The edit in base that leaves no strength to choose, if it is made, or else the one that adds a shift."""
+        return "transplant" if "transplant" in self.edits else "amplify"
+
     def edits_of(self, fit: str) -> list[str]:
-        """Kinds of edits made with the features of a fit; of the null, the one that leaves no strength to choose."""
-        return self.edits if fit != NOISE_NULL else ["transplant" if "transplant" in self.edits else "amplify"]
+        """Kinds of edits made with the features of a fit; with the null's, one is enough."""
+        return self.edits if fit != NOISE_NULL else [self.main_edit]
 
     def edited_with(self, fit: str) -> list[str]:
         """The fits whose features are edited together, one a layer."""

@@ -36,3 +36,32 @@ if study.localisation:
         shell:
             "rlgen intervene {wildcards.edit} --settings {params.settings:q} {params.edited} --base {input.base:q}"
             " --arm {input.arm:q} --corpus {input.corpus:q} {params.tasks} --out {output:q} > {log:q} 2>&1"
+
+
+if study.localisation and study.localisation.oracle:
+
+    rule compare:
+        input:
+            crosscoder=paths.crosscoder(study.localisation.crosscoder),
+            diagnostics=paths.diagnostics(study.localisation.crosscoder),
+            localisation=paths.localisation(study.localisation.crosscoder),
+            base=paths.model(BASE),
+            arm=paths.model(study.localisation.arm),
+            tasks=[paths.task(task) for tasks in study.measured_groups.values() for task in tasks],
+        output:
+            directory(paths.comparison(study.localisation.crosscoder)),
+        params:
+            settings=lambda w: stages.InterveneSettings.of(study, study.main_edit).canonical(),
+            edit=study.main_edit,
+            tasks=lambda w, input: each("--task", input.tasks),
+        log:
+            paths.log("compare"),
+        benchmark:
+            paths.benchmark("compare")
+        threads: rules_of.threads("compare")
+        resources:
+            **rules_of.resources("compare"),
+        shell:
+            "rlgen compare {params.edit} --settings {params.settings:q} --crosscoder {input.crosscoder:q}"
+            " --diagnostics {input.diagnostics:q} --localisation {input.localisation:q} --base {input.base:q}"
+            " --arm {input.arm:q} {params.tasks} --out {output:q} > {log:q} 2>&1"

@@ -7,6 +7,7 @@ rule summary:
         features=[paths.attribution(name) for name in study.fits],
         tracking=[paths.tracking(name) for name in (study.tracking.crosscoders if study.tracking else [])],
         interventions=[paths.intervention(fit, edit) for fit in study.localised for edit in study.edits_of(fit)],
+        comparison=[paths.comparison(rule.crosscoder) for rule in [study.localisation] if rule and rule.oracle],
     output:
         paths.summary,
     params:

@@ -32,6 +32,8 @@ class Localisation(Section):
     """At most so many features are kept, by mean score (code differences are weighted with the decoder norm)."""
     selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each task's items used to select; interventions are measured on the others."""
+    oracle: bool = False
+    """Whether every single feature is tried in the model itself, and all scores are compared with what that finds."""
     permutations: PositiveInt = 200
     """Draws of the permutation null over item labels."""
 

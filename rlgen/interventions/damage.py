@@ -13,7 +13,7 @@ from rlgen.interventions import effects
 from rlgen.interventions.lab import Condition, Lab
 from rlgen.stage import Workspace
 
-TOKENS = 8192
+TOKENS = 2048
 """Corpus tokens, in rows evenly spread."""
 BATCH = 2048
 

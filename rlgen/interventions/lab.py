@@ -189,7 +189,7 @@ class Lab:
         room = self.settings.portion_tokens
         for task in self.harness.tasks:
             lengths = {item: len(ids) for item, ids in self.harness.prompt_ids(task).items()}
-            for item in self.localised[0].measurement_items.get(task, list(lengths)):
+            for item in self.localised[0].measurement_items.get(task, list(lengths))[: self.settings.items]:
                 room -= lengths[item]
                 if room < 0 and found[-1]:
                     found.append({})

@@ -234,6 +234,7 @@ class InterveneSettings(StageSettings):
     """One of the two edits; the other's settings are left out, so that they do not rerun it."""
 
     edit: Amplification | Edit
+    items: int | None = None
     draws: int
     directions: int
     samples: int
@@ -250,6 +251,7 @@ class InterveneSettings(StageSettings):
         return cls(
             seed=study.seed,
             edit=getattr(found, edit),
+            items=found.items,
             draws=found.draws,
             directions=found.directions,
             samples=found.samples,

@@ -169,8 +169,11 @@ class Study(Section):
         return "transplant" if "transplant" in self.edits else "amplify"
 
     def edits_of(self, fit: str) -> list[str]:
-        """Kinds of edits made with the features of a fit; with the null's, one is enough."""
-        return self.edits if fit != NOISE_NULL else [self.main_edit]
+        """Kinds of edits made with the features of a fit: all with the study's own, with others those of its claims."""
+        if self.localisation is None or fit == NOISE_NULL:
+            return [self.main_edit]
+        claimed = ["amplify", self.main_edit]
+        return self.edits if fit == self.localisation.crosscoder else [kind for kind in self.edits if kind in claimed]
 
     def edited_with(self, fit: str) -> list[str]:
         """The fits whose features are edited together, one a layer."""

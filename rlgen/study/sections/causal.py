@@ -13,12 +13,12 @@ from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, Ta
 class Localisation(Section):
     """The features behind "base wrong, arm right" (METHOD: localisation)."""
 
-    crosscoder: Name
+    crosscoder: str
     """A crosscoder that joins base and the arm."""
-    compare: list[Name] = []
+    compare: list[str] = []
     """Further crosscoders, or fits of their grids, that join base and the arm: localised and tested beside it. Those
     that differ from `crosscoder` in the seed alone always are."""
-    arm: Name
+    arm: str
     """The arm whose right answers are explained."""
     tokens: TokenSet = "last_prompt"
     """Where codes are averaged."""
@@ -78,7 +78,7 @@ class Interventions(Section):
     """In the arm: the features' contribution at their mean codes in the place of the token's own."""
     revert: Edit | None = None
     """In the arm: the features' decoded codes in base, on the same tokens, in the place of the arm's own."""
-    with_layers: list[Name] = []
+    with_layers: list[str] = []
     """Crosscoders of other layers, among those of `localisation.compare`, whose features are edited together with
     those of `localisation.crosscoder`."""
     mode: str | None = None
@@ -88,6 +88,8 @@ class Interventions(Section):
     """Prompts of so many tokens are read once for all conditions; their keys and values are in memory together."""
     groups: Annotated[list[TaskGroup], Field(min_length=1)] = ["train_domain", "transfer", "unseen"]
     """Groups of tasks that effects are measured on; `transfer` must be one."""
+    items: PositiveInt | None = None
+    """Measurement items a task at most; all if not given. Together with `draws` it sets what the tests cost."""
     draws: PositiveInt = 20
     """Random feature sets matched on firing rate and injected norm."""
     directions: PositiveInt = 20

@@ -167,6 +167,18 @@ class Crosscoder(nn.Module):
         normalised_BD = (acts_BD - self.mean[slot]) * self.scale[slot]
         return self.encode_normalised(normalised_BD[:, None].expand(-1, len(self.config.models), -1))
 
+    def decoder_projection(self, acts_BD: Tensor, model: str | int) -> Tensor:
+        """One model's own codes, [B, F]: least squares on each of its decoder rows alone, the bias taken off.
+
+        <x - b_dec, W_dec,k> / |W_dec,k|^2 of activations x in the crosscoder's own scale; 0 for a row that is 0. They
+        may be negative, hardly any is 0, and features with like rows count the same part of x again.
+        """
+        slot = self.slot(model)
+        rows_FD = self.W_dec[:, slot]
+        centred_BD = (acts_BD - self.mean[slot]) * self.scale[slot] - self.b_dec[slot]
+        square_F = rows_FD.square().sum(dim=-1)
+        return (centred_BD @ rows_FD.T) / torch.where(square_F > 0, square_F, 1)
+
     def decoder_rows(self, model: str | int) -> Tensor:
         """A model's decoder in raw units, [F, d]: `codes @ decoder_rows(m)` is what the features contribute."""
         slot = self.slot(model)

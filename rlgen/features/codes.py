@@ -1,4 +1,4 @@
-"""Per-model codes of an evaluation's items, by swap readout (METHOD: localisation)."""
+"""Per-model codes of an evaluation's items (METHOD: localisation)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.models import residuals
-from rlgen.study.sections import TokenSet
+from rlgen.study.sections import CodeKind, TokenSet
 
 TOKENS = 16384
 """Tokens per forward pass, padding included; a sequence that is longer has one for itself."""
@@ -81,12 +81,14 @@ def item_codes(
     slot: int,
     items: Sequence[Item],
     tokens: TokenSet,
+    kind: CodeKind = "swap_readout",
 ) -> Tensor:
-    """Mean code of every item over its tokens that count, [items, F] float32: the model's own, by swap readout.
+    """Mean code of every item over its tokens that count, [items, F] float32: the model's own, of this kind.
 
     Every sequence of an item weighs the same, and every token of a sequence. Outliers do not count: the crosscoder
     says nothing about them. An item without such tokens has 0.
     """
+    encode = crosscoder.swap_readout if kind == "swap_readout" else crosscoder.decoder_projection
     marked = mark(tokenizer, items, tokens)
     per_item = torch.bincount(torch.tensor([m.item for m in marked]), minlength=len(items))
     codes_IF = torch.zeros(len(items), crosscoder.config.features)
@@ -97,7 +99,7 @@ def item_codes(
         for acts, sequence in zip(torch.split(acts_ND, CHUNK), torch.split(sequence_N, CHUNK), strict=True):
             item = torch.tensor([m.item for m in batch])[sequence]
             weight = 1.0 / (length[sequence] * per_item[item])
-            codes_NF = crosscoder.swap_readout(acts, slot).float().cpu()
+            codes_NF = encode(acts, slot).float().cpu()
             codes_IF.index_add_(0, item, codes_NF * weight[:, None])
     return codes_IF
 

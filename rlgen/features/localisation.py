@@ -8,23 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.data.tasks import read_items
 from rlgen.errors import StudyError
 from rlgen.features.attribution import read_features
-from rlgen.features.codes import Item, item_codes
-from rlgen.features.gradients import answer_gradients
-from rlgen.features.refit import cached
-from rlgen.features.scores import Floats, Scores, permutation_null, threshold_curve
-from rlgen.models import device, load_model, load_tokenizer
-from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
-from rlgen.study import BASE
+from rlgen.features.reading import MODELS, Reader
+from rlgen.features.resampling import bootstrap, permutation_null
+from rlgen.features.scores import Floats, ItemValues, threshold_curve
+from rlgen.features.values import Rows, candidates, patched_items, patched_values, read_values
+from rlgen.models import device
+from rlgen.stage import atomic_path, derive_seed, stage, write_json
 from rlgen.study.stages import LocaliseSettings
-
-MODELS = ("base", "arm")
-SCORES = ("code_difference", "attribution")
 
 
 def localise(
@@ -58,15 +53,16 @@ def localise(
         selection = {task: half[0] for task, half in halves.items()}
         labels = {task: wrong_then_right(answers, task, items) for task, items in selection.items()}
         alive_F = read_features(diagnostics)["firing_rate"].to_numpy() > 0
-        seen = _read(work, settings, coder, models, answers, selection)
-        scores = {name: _scores(name, coder, settings, seen, labels, alive_F) for name in SCORES}
-        found = _describe(settings, scores) | {
+        reader = Reader(work, settings.localisation, coder, models, answers, selection)
+        seen = reader.read()
+        by_score = _score(settings, reader, coder, seen, selection, labels, alive_F)
+        found = _describe(settings, by_score) | {
             "layer": coder.config.layer,
-            "selection_items": {task: half[0] for task, half in halves.items()},
+            "selection_items": selection,
             "measurement_items": {task: half[1] for task, half in halves.items()},
         }
         with atomic_path(work.folder / "scores.parquet") as path:
-            _table(settings, scores, seen, labels).to_parquet(path, index=False)
+            _table(settings, by_score, seen, labels).to_parquet(path, index=False)
         write_json(work.folder / "localisation.json", found)
 
 
@@ -94,124 +90,118 @@ def _answers(evaluation: Path) -> pd.DataFrame:
     return frame.assign(item=frame["item"].astype(str))
 
 
-def _read(
-    work: Workspace,
+def _score(
     settings: LocaliseSettings,
+    reader: Reader,
     coder: Crosscoder,
-    models: dict[str, Path],
-    answers: dict[str, pd.DataFrame],
-    selection: dict[str, list[str]],
-) -> dict[str, dict[str, Floats]]:
-    """By task: mean codes of the selection items in `base` and `arm`, [items, F], and base's `gradient` for the arm's
-    answers, [items, d]. One file a task and model is one unit."""
-    rule, layer = settings.localisation, coder.config.layer
-    slots = {"base": coder.config.models.index(BASE), "arm": coder.config.models.index(rule.arm)}
-    units = [(name, task) for name in MODELS for task in selection]
-    progress = work.progress(len(units), "tasks")
-    loaded: dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]] = {}
-    found: dict[str, dict[str, Floats]] = {task: {} for task in selection}
-    for name, task in units:
-
-        def read(name: str = name, task: str = task) -> dict[str, Floats]:
-            if name not in loaded:
-                loaded.clear()
-                loaded[name] = load_model(models[name]), load_tokenizer(models[name])
-            items = _with_answers(answers[name], task, selection[task])
-            codes = item_codes(*loaded[name], coder, slots[name], items, rule.tokens)
-            if name == "arm":
-                return {"arm": codes.numpy()}
-            theirs = _with_answers(answers["arm"], task, selection[task])
-            return {
-                "base": codes.numpy(),
-                "gradient": answer_gradients(*loaded[name], layer, theirs, rule.tokens).numpy(),
-            }
-
-        found[task] |= cached(work.scratch / f"{name}-{task}.npz", read)
-        progress.add()
-    return found
-
-
-def _scores(
-    name: str,
-    coder: Crosscoder,
-    settings: LocaliseSettings,
     seen: dict[str, dict[str, Floats]],
+    selection: dict[str, list[str]],
     labels: dict[str, NDArray[np.bool_]],
     alive_F: NDArray[np.bool_],
-) -> Scores:
-    """One of `SCORES`. A code may be doubled and its decoder halved: code differences are ranked with its norm."""
-    rows = {m: coder.decoder_rows(m).detach().double().cpu().numpy() for m in (BASE, settings.localisation.arm)}
-    base_FD, arm_FD = rows[BASE], rows[settings.localisation.arm]
-    if name == "code_difference":
-        values = {task: found["arm"] - found["base"] for task, found in seen.items()}
-        return Scores(values, labels, np.linalg.norm(arm_FD, axis=-1), alive_F)
-    values = {
-        task: found["arm"] * (found["gradient"] @ arm_FD.T) - found["base"] * (found["gradient"] @ base_FD.T)
-        for task, found in seen.items()
+) -> dict[str, ItemValues]:
+    """Every score, the measured one last: it is of the features that the others put forward, and of some items."""
+    rule = settings.localisation
+    by_score = read_values(Rows.of(coder, rule.arm), seen, labels, alive_F)
+    features = candidates(by_score, rule.candidates)
+    chosen = {
+        task: patched_items(items, labels[task], rule.patched_items, settings.seed, task)
+        for task, items in selection.items()
     }
-    return Scores(values, labels, np.ones(len(arm_FD)), alive_F)
+    effects = reader.patch(seen, chosen, features)
+    return by_score | {"delta_patching": patched_values(effects, chosen, features, by_score["attribution"])}
 
 
 def _table(
     settings: LocaliseSettings,
-    scores: dict[str, Scores],
+    by_score: dict[str, ItemValues],
     seen: dict[str, dict[str, Floats]],
     labels: dict[str, NDArray[np.bool_]],
 ) -> pd.DataFrame:
-    """One row a task and feature: every score, the one that counts, and the mean codes on the task's items."""
+    """One row a task and feature: every score, the one that counts, and the mean codes on the task's items.
+
+    A score that was not measured is nan; of a feature that is dead, it is 0.
+    """
+    measured_F = by_score["delta_patching"].alive_F | ~by_score["attribution"].alive_F
     frames = []
     for index, (task, found) in enumerate(seen.items()):
         chosen = labels[task]
-        columns = {name: of.score_TF[index] for name, of in scores.items()}
+        columns = {name: of.scores.score_TF[index] for name, of in by_score.items()}
+        columns["delta_patching"] = np.where(measured_F, columns["delta_patching"], np.nan)
+        columns["score"] = columns[settings.localisation.score]
         for name in MODELS:
             columns[f"mean_code_{name}"] = found[name][chosen].mean(axis=0) if chosen.any() else 0.0 * found[name][0]
-        columns["score"] = columns[settings.localisation.score]
         frames.append(pd.DataFrame({"feature": np.arange(found["base"].shape[1]), "task": task, **columns}))
     return pd.concat(frames, ignore_index=True)
 
 
-def _with_answers(answers: pd.DataFrame, task: str, items: list[str]) -> list[Item]:
-    by_item = dict(list(answers[answers["task"] == task].sort_values("sample").groupby("item")))
-    return [Item(by_item[item]["prompt"].iloc[0], by_item[item]["response"].tolist()) for item in items]
-
-
-def _describe(settings: LocaliseSettings, by_score: dict[str, Scores]) -> dict[str, Any]:
+def _describe(settings: LocaliseSettings, by_score: dict[str, ItemValues]) -> dict[str, Any]:
     rule = settings.localisation
-    scores = by_score[rule.score]
-    kept_TF = scores.kept(rule.threshold)
-    features = scores.ranked(kept_TF)[: rule.top]
-    rng = np.random.default_rng(derive_seed(settings.seed, "localise", "permutations"))
+    chosen = by_score[rule.score]
+    scores, kept_TF = chosen.scores, chosen.scores.kept(rule.threshold)
+    features = scores.ranked(rule.threshold)[: rule.top]
+    nulls, resampled = _nulls(settings, by_score), _bootstraps(settings, by_score)
+    patched = by_score["delta_patching"]
     return {
         "arm": rule.arm,
         "tokens": rule.tokens,
+        "codes": rule.codes,
         "score": rule.score,
         "threshold": rule.threshold,
         "features": features.tolist(),
-        "strength": scores.strength()[features].tolist(),
-        "by_score": {name: of.ranked(of.kept(rule.threshold))[: rule.top].tolist() for name, of in by_score.items()},
-        "reason": _reason(scores, kept_TF, rule.threshold),
-        "passed_everywhere": int(scores.everywhere(kept_TF).sum()),
+        "strength": scores.strength[features].tolist(),
+        "by_score": {name: of.scores.ranked(rule.threshold)[: rule.top].tolist() for name, of in by_score.items()},
+        "by_score_null": {
+            name: {
+                "p": nulls[name]["strength"]["p"],
+                "null_overlap": nulls[name]["overlap"]["mean"],
+                "bootstrap_overlap": resampled[name]["overlap"]["mean"],
+            }
+            for name in by_score
+        },
+        "patched": {
+            "features": int(patched.alive_F.sum()),
+            "items": {task: len(label_I) for task, label_I in patched.labels.items()},
+        },
+        "reason": _reason(chosen, rule.threshold),
+        "passed_everywhere": int(scores.everywhere(rule.threshold).sum()),
         "per_task": {
             task: {
-                "n_items": int(scores.labels[task].sum()),
-                "n_selection": len(scores.labels[task]),
+                "n_items": int(chosen.labels[task].sum()),
+                "n_selection": len(chosen.labels[task]),
                 "kept": int(kept_TF[index].sum()),
                 "maximum": float(scores.score_TF[index].max()),
                 "minimum": float(scores.score_TF[index].min()),
             }
-            for index, task in enumerate(scores.tasks)
+            for index, task in enumerate(chosen.tasks)
         },
         "threshold_curve": threshold_curve(scores),
-        "null": permutation_null(scores, rule.threshold, rule.top, rule.permutations, rng),
+        "null": nulls[rule.score],
+        "bootstrap": resampled[rule.score],
     }
 
 
-def _reason(scores: Scores, kept_TF: NDArray[np.bool_], threshold: float | None) -> str | None:
+def _nulls(settings: LocaliseSettings, by_score: dict[str, ItemValues]) -> dict[str, dict[str, Any]]:
+    rule, seed = settings.localisation, derive_seed(settings.seed, "localise", "permutations")
+    return {
+        name: permutation_null(of, rule.threshold, rule.top, rule.permutations, np.random.default_rng(seed))
+        for name, of in by_score.items()
+    }
+
+
+def _bootstraps(settings: LocaliseSettings, by_score: dict[str, ItemValues]) -> dict[str, dict[str, Any]]:
+    rule, seed = settings.localisation, derive_seed(settings.seed, "localise", "bootstrap")
+    return {
+        name: bootstrap(of, rule.threshold, rule.top, rule.bootstrap, np.random.default_rng(seed))
+        for name, of in by_score.items()
+    }
+
+
+def _reason(values: ItemValues, threshold: float | None) -> str | None:
     """Why the list is empty or rests on fewer tasks; None if all is as it should be."""
-    without = [task for task in scores.tasks if not scores.labels[task].any()]
-    if len(without) == len(scores.tasks):
+    without = [task for task in values.tasks if not values.labels[task].any()]
+    if len(without) == len(values.tasks):
         return "on no transfer task has base an item wrong that the arm has right"
-    if not scores.everywhere(kept_TF).any():
+    if not values.scores.everywhere(threshold).any():
         rule = "has a positive mean score" if threshold is None else f"exceeds {threshold:g} of the maximum everywhere"
         return f"no feature {rule}, over the transfer tasks that have such items"
     if without:

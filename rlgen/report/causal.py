@@ -25,9 +25,9 @@ def _points(value: float) -> str:
 def score_plot(task: str, scores: pd.DataFrame, chosen: Sequence[int], threshold: float | None, fill: str) -> str:
     """A task's features by rank of score, as a share of its highest; the localised ones stand out.
 
-    `scores` has columns feature and score, one row a feature of this task.
+    `scores` has columns feature and score, one row a feature of this task; nan where the score was not measured.
     """
-    ranked = scores.sort_values("score", ascending=False, ignore_index=True)
+    ranked = scores.dropna(subset="score").sort_values("score", ascending=False, ignore_index=True)
     highest = float(ranked["score"].iloc[0])
     top = ranked.head(_SHOWN)
     shares = (top["score"] / highest).to_numpy() if highest > 0 else top["score"].to_numpy() * 0

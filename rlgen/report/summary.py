@@ -157,10 +157,12 @@ def _localisation(paths: Layout, crosscoder: str) -> dict[str, Any]:
     folder = paths.localisation(crosscoder)
     settings = Localisation.model_validate(read_manifest(folder)["settings"]["localisation"])
     chosen = {"crosscoder": crosscoder, "arm": settings.arm, "tokens": settings.tokens, "top": settings.top}
+    chosen["codes"] = settings.codes
     found = read_json(folder / "localisation.json")
     paper = found["by_score"]["code_difference"]
     beside = {"paper_features": paper, "shared_with_paper": len(set(paper) & set(found["features"]))}
-    return {"score": settings.score, **found, **chosen, **beside, "threshold": settings.threshold}
+    earlier: dict[str, Any] = {"score": settings.score, "by_score_null": {}}  # what older artifacts lack
+    return {**earlier, **found, **chosen, **beside, "threshold": settings.threshold}
 
 
 def _interventions(paths: Layout, settings: SummarySettings) -> dict[str, Any]:

@@ -56,6 +56,27 @@ def test_swap_readout_puts_one_model_into_every_slot() -> None:
     assert torch.allclose(coder.swap_readout(acts_BD, "rl"), codes_BF)
 
 
+def test_decoder_projection_gives_back_what_is_along_a_row_alone() -> None:
+    """Of rows at right angles to one another it is the code that was decoded, of any sign; of a row that is 0, 0."""
+    coder = random_crosscoder()
+    with torch.no_grad():
+        coder.W_dec.zero_()
+        coder.W_dec[:3, 1] = torch.diag(torch.tensor([0.5, 2.0, 3.0, 1.0]))[:3]
+    codes_BF = torch.randn(20, coder.config.features)
+    acts_BD = coder.decode(codes_BF)[:, 1] + torch.tensor([0.0, 0, 0, 7]) / coder.scale[1]  # the rest is off all rows
+    found_BF = coder.decoder_projection(acts_BD, "rl")
+    assert torch.allclose(found_BF[:, :3], codes_BF[:, :3], atol=1e-4)
+    assert not found_BF[:, 3:].any()
+
+
+def test_decoder_projection_counts_what_two_rows_share_twice() -> None:
+    coder = random_crosscoder()
+    with torch.no_grad():
+        coder.W_dec[1] = 2 * coder.W_dec[0]
+    found_BF = coder.decoder_projection(torch.randn(20, 4), "rl")
+    assert torch.allclose(found_BF[:, 0], 2 * found_BF[:, 1], atol=1e-5)
+
+
 def test_outliers_are_those_of_a_raw_norm_beyond_their_slots_limit() -> None:
     """As in the loader: the mean and the scale have no say in it."""
     coder, acts_BTD = random_crosscoder(), torch.randn(6, 5, 4)

@@ -74,7 +74,7 @@ def test_a_forward_pass_reads_no_more_tokens_than_its_budget(tmp_path: Path, mon
         scored.append(logits_NV.shape[0])
         return cross_entropy(logits_NV, targets_N, **how)
 
-    monkeypatch.setattr("rlgen.features.gradients.cross_entropy", watched)
+    monkeypatch.setattr("rlgen.features.answers.cross_entropy", watched)
     monkeypatch.setattr("rlgen.features.gradients.TOKENS", 60)
     model.register_forward_pre_hook(lambda _, __, inputs: read.append(inputs["input_ids"].shape), with_kwargs=True)
     torch.testing.assert_close(answer_gradients(model, tokenizer, LAYER, items, "all"), whole_ID, rtol=1e-4, atol=1e-5)

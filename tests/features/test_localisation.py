@@ -13,9 +13,10 @@ from torch import Tensor
 from rlgen.data.tasks import make_task, read_items
 from rlgen.errors import StudyError
 from rlgen.features.codes import Item, item_codes, mark
-from rlgen.features.localisation import SCORES, _scores, localise, split_items, wrong_then_right
+from rlgen.features.localisation import localise, split_items, wrong_then_right
+from rlgen.features.values import SCORES, Rows, read_values
 from rlgen.models import load_model, load_tokenizer, residuals
-from rlgen.study.sections import Evaluation, Localisation, MiniatureTask
+from rlgen.study.sections import CodeKind, Evaluation, Localisation, MiniatureTask, TokenSet
 from rlgen.study.stages import LocaliseSettings, TaskSettings
 from tests.features.arms import LAYER, make_arms, make_crosscoder
 from tests.features.planted import planted, write_rates
@@ -113,7 +114,13 @@ def world(arms: dict[str, Path], tmp_path: Path) -> dict[str, object]:
         tasks.append(tmp_path / name)
     for model in ("base", "arm"):
         rows = [
-            {"task": task.name, "item": row["id"], "sample": 0, "prompt": row["prompt"], "response": row["answer"]}
+            {
+                "task": task.name,
+                "item": row["id"],
+                "sample": 0,
+                "prompt": row["prompt"],
+                "response": f"1={row['answer']}",
+            }
             | {"right": model == "arm" and place % 2 == 0}
             for task in tasks
             for place, row in enumerate(read_items(task))
@@ -144,12 +151,18 @@ def test_the_stage_finds_the_features_that_the_arm_raises(world: dict[str, objec
     assert (np.diff(found["strength"]) <= 0).all()
 
 
-def test_both_scores_stand_in_the_table(world: dict[str, object], tmp_path: Path) -> None:
-    rule = SETTINGS.localisation.model_copy(update={"score": "attribution", "threshold": None})
-    settings = SETTINGS.model_copy(update={"localisation": rule})
-    localise(settings, **world, out=tmp_path / "out")  # type: ignore[arg-type]
-    found = json.loads((tmp_path / "out" / "localisation.json").read_text())
-    scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+def with_rule(**changes: object) -> LocaliseSettings:
+    return SETTINGS.model_copy(update={"localisation": SETTINGS.localisation.model_copy(update=changes)})
+
+
+def run(settings: LocaliseSettings, world: dict[str, object], out: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """localisation.json and scores.parquet of the stage."""
+    localise(settings, **world, out=out)  # type: ignore[arg-type]
+    return json.loads((out / "localisation.json").read_text()), pd.read_parquet(out / "scores.parquet")
+
+
+def test_every_score_stands_in_the_table(world: dict[str, object], tmp_path: Path) -> None:
+    found, scores = run(with_rule(score="attribution", threshold=None, candidates=12), world, tmp_path / "out")
     assert found["features"] == found["by_score"]["attribution"]
     assert (scores["score"] == scores["attribution"]).all()
     difference = scores["mean_code_arm"] - scores["mean_code_base"]
@@ -157,6 +170,50 @@ def test_both_scores_stand_in_the_table(world: dict[str, object], tmp_path: Path
     np.testing.assert_allclose(scores["code_difference"][alive], difference[alive], atol=1e-6)
     mean = scores.groupby("feature")["attribution"].mean()
     assert set(found["features"]) == set(mean[mean > 0].nlargest(SETTINGS.localisation.top).index)
+    measured = scores.groupby("feature")["delta_patching"].count()
+    assert (measured[1:] > 0).sum() == 12 == found["patched"]["features"]
+    assert list(found["by_score_null"]) == sorted(SCORES)
+    assert found["by_score_null"]["attribution"]["p"] == found["null"]["strength"]["p"]
+    assert len(found["bootstrap"]["frequency"]) == len(found["features"])
+
+
+@pytest.mark.parametrize("codes", ["swap_readout", "decoder_projection"])
+@pytest.mark.parametrize("tokens", ["prompt", "last_prompt", "answer", "all"])
+def test_every_token_set_kind_of_code_and_score_go_together(
+    world: dict[str, object], tmp_path: Path, tokens: TokenSet, codes: CodeKind
+) -> None:
+    """The rule is the same whatever is ranked: the best by mean over the tasks, of those that were measured."""
+    for score in SCORES:
+        settings = with_rule(tokens=tokens, codes=codes, score=score, threshold=None, candidates=20, bootstrap=10)
+        found, scores = run(settings, world, tmp_path / score)
+        assert (found["score"], found["tokens"], found["codes"]) == (score, tokens, codes)
+        assert found["features"]
+        mean = scores.groupby("feature")[score].mean()
+        weight = np.ones(40)
+        if score == "code_difference":
+            coder = make_crosscoder(tmp_path / "again")
+            weight = coder.decoder_rows("rl").norm(dim=-1).detach().double().numpy()
+        best = (mean * weight)[lambda strength: strength > 0].nlargest(SETTINGS.localisation.top)
+        assert found["features"] == best.index.tolist()
+        np.testing.assert_allclose(found["strength"], best.to_numpy(), rtol=1e-6)
+
+
+def test_no_item_that_measures_enters_any_score(world: dict[str, object], tmp_path: Path) -> None:
+    found, scores = run(SETTINGS, world, tmp_path / "out")
+    evaluations = world["evaluations"]
+    assert isinstance(evaluations, dict)
+    for path in evaluations.values():
+        rows = pd.read_parquet(path / "items.parquet")
+        measures = [
+            item in found["measurement_items"][task] for task, item in zip(rows["task"], rows["item"], strict=True)
+        ]
+        assert 0 < sum(measures) < len(rows)
+        rows.loc[measures, "response"] = "another answer"
+        rows.loc[measures, "right"] = ~rows.loc[measures, "right"]
+        rows.to_parquet(path / "items.parquet")
+    again, scores_again = run(SETTINGS, world, tmp_path / "again")
+    assert again == found
+    pd.testing.assert_frame_equal(scores_again, scores)
 
 
 def test_attribution_finds_what_matters_and_not_what_is_big() -> None:
@@ -173,10 +230,11 @@ def test_attribution_finds_what_matters_and_not_what_is_big() -> None:
         for task, slope in (("max", 2.0), ("cnt", 4.0))
     }
     labels = {task: np.arange(6) < 3 for task in seen}
-    found = {name: _scores(name, coder, SETTINGS, seen, labels, np.ones(5, dtype=bool)) for name in SCORES}
-    assert found["attribution"].ranked(found["attribution"].kept(None)).tolist() == [4, 0]
-    np.testing.assert_allclose(found["attribution"].strength(), [3 * 0.2, 0, -3 * 4, 0, 3 * 0.5], atol=1e-6)
-    assert found["code_difference"].ranked(found["code_difference"].kept(None)).tolist() == [1, 2, 0]
+    found = read_values(Rows.of(coder, "rl"), seen, labels, np.ones(5, dtype=bool))
+    attribution, difference = found["attribution"].scores, found["code_difference"].scores
+    assert attribution.ranked(None).tolist() == [4, 0]
+    np.testing.assert_allclose(attribution.strength, [3 * 0.2, 0, -3 * 4, 0, 3 * 0.5], atol=1e-6)
+    assert difference.ranked(None).tolist() == [1, 2, 0]
 
 
 def test_without_an_item_the_list_is_empty_and_says_why(world: dict[str, object], tmp_path: Path) -> None:

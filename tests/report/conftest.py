@@ -46,8 +46,8 @@ class Tree:
     """Further fits of base-rl, and in what they differ."""
     taught: bool = False
     """A teacher solved the problems."""
-    attribution: bool = False
-    """Features are ranked by attribution, without a threshold, and amplified to a norm."""
+    score: str = "code_difference"
+    """What features are ranked by: without a threshold and amplified to a norm, if it is another one."""
 
     def __post_init__(self) -> None:
         self.paths = Layout(self.root)
@@ -216,7 +216,7 @@ class Tree:
     def _localisation(self) -> None:
         folder = self.paths.localisation("base-rl")
         chosen: dict[str, Any] = {"crosscoder": "base-rl", "arm": "rl", "top": 10}
-        chosen |= {"score": "attribution", "threshold": None} if self.attribution else {}
+        chosen |= {"score": self.score, "threshold": None} if self.score != "code_difference" else {}
         self._manifest(folder, "localise", {"localisation": chosen, "transfer": self.tasks["transfer"]})
         frames, per_task = [], {}
         for task in self.tasks["transfer"]:
@@ -225,10 +225,12 @@ class Tree:
             columns = {
                 "code_difference": score,
                 "attribution": score,
+                "delta_patching": np.where(np.arange(FEATURES) < 40, score, np.nan),
                 "mean_code_base": 0.1,
                 "mean_code_arm": 0.1 + score,
             }
-            frames.append(pd.DataFrame({"feature": range(FEATURES), "task": task, **columns, "score": score}))
+            columns["score"] = columns[self.score]
+            frames.append(pd.DataFrame({"feature": range(FEATURES), "task": task, **columns}))
             kept = int((score > 0.2 * score.max()).sum())
             per_task[task] = {"n_items": 27, "n_selection": 60, "kept": kept, "maximum": float(score.max())}
         pd.concat(frames).to_parquet(folder / "scores.parquet")
@@ -236,8 +238,25 @@ class Tree:
         curve = [{"threshold": step / 20, "kept": round(90 * np.exp(-step / 2)) + 4} for step in range(20)]
         found = {
             "features": list(range(10)),
-            "by_score": {"attribution": list(range(10)), "code_difference": [3, 7, *range(200, 208)]},
-            "score": chosen.get("score", "code_difference"),
+            "by_score": {
+                "attribution": [0, 1, 2, 3, *range(210, 216)],
+                "code_difference": [3, 7, *range(200, 208)],
+                "delta_patching": [2, 1, 0, *range(20, 26)],
+                self.score: list(range(10)),
+            },
+            "by_score_null": {
+                "attribution": {"p": 0.005, "null_overlap": 0.41, "bootstrap_overlap": 0.91},
+                "code_difference": {"p": 0.37, "null_overlap": 0.97, "bootstrap_overlap": 0.95},
+                "delta_patching": {"p": 0.015, "null_overlap": 0.35, "bootstrap_overlap": 0.86},
+            },
+            "patched": {"features": 40, "items": dict.fromkeys(self.tasks["transfer"], 54)},
+            "bootstrap": {
+                "draws": 200,
+                "frequency": [*[0.98] * 9, 0.4],
+                "stable": 9,
+                "overlap": {"mean": 0.922, "low": 0.8, "high": 1.0},
+            },
+            "score": self.score,
             "threshold": chosen.get("threshold", 0.2),
             "per_task": per_task,
             "threshold_curve": curve,
@@ -266,7 +285,7 @@ class Tree:
             "groups": {g: effects.block([measured[task] for task in names], edit) for g, names in self.tasks.items()},
             "likeness": effects.likeness(items, edit, self.tasks),
         }
-        normed = self.attribution and edit == "amplify"
+        normed = self.score != "code_difference" and edit == "amplify"
         self._manifest(self.paths.intervention(edit), "intervene", {"edit": {"norm": 0.7} if normed else {}})
         write_json(self.paths.intervention(edit) / "effects.json", found)
 

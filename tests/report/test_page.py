@@ -185,7 +185,7 @@ def test_says_which_score_chose_the_features(tree: Tree) -> None:
 
 
 def test_without_a_threshold_none_is_drawn_or_named(tree: Tree) -> None:
-    tree.attribution = True
+    tree.score = "attribution"
     text = Reader(tree.write().report()).text
     assert "how much likelier rl's own answers become in base" in text
     assert "by mean score over the transfer tasks: 10 features" in text

@@ -3,7 +3,7 @@
 Every attribute's docstring becomes its description in `rlgen config schema`. Nothing here imports torch.
 """
 
-from rlgen.study.sections.causal import Amplification, Edit, Interventions, Localisation, Nulls
+from rlgen.study.sections.causal import Amplification, CodeKind, Edit, Interventions, Localisation, Nulls
 from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet, WorldTask
 from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, CrosscoderEntry, Tracking
 from rlgen.study.sections.data import (
@@ -43,6 +43,7 @@ __all__ = [
     "Attribution",
     "Base",
     "BenchmarkTask",
+    "CodeKind",
     "Codec",
     "Corpus",
     "Crosscoder",

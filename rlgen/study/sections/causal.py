@@ -9,6 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TaskGroup, TokenSet
 
+CodeKind = Literal["swap_readout", "decoder_projection"]
+"""How a joint code gives a value for one model."""
+
 
 class Localisation(Section):
     """The features behind "base wrong, arm right" (METHOD: localisation)."""
@@ -22,9 +25,19 @@ class Localisation(Section):
     """The arm whose right answers are explained."""
     tokens: TokenSet = "last_prompt"
     """Where codes are averaged."""
-    score: Literal["code_difference", "attribution"] = "code_difference"
+    codes: CodeKind = "swap_readout"
+    """A model's own code of a feature. `swap_readout`: what the crosscoder says with its activation in every slot.
+    `decoder_projection`: its activation's coefficient on its decoder row alone; not sparse."""
+    score: Literal["code_difference", "attribution", "delta_patching"] = "code_difference"
     """`code_difference`: mean code in the arm minus in base (paper). `attribution`: how much likelier the arm's own
-    answers become in base, to first order, when the feature's decoded difference is added to base."""
+    answers become in base, to first order, when the feature's decoded difference is added to base. `delta_patching`:
+    the same, measured by adding it."""
+    candidates: PositiveInt = 256
+    """Features that `delta_patching` measures: those of largest attribution or code difference in either direction,
+    over all items that select, whoever is right."""
+    patched_items: PositiveInt = 64
+    """Items a task, at most, that base has wrong and the arm right and that `delta_patching` measures; as many others
+    for the null."""
     threshold: Fraction | None = 0.2
     """A feature must exceed this share of the maximum score on every transfer task. Paper: 0.2. Null: its mean score
     over the tasks must be positive, and no more."""
@@ -36,6 +49,8 @@ class Localisation(Section):
     """Whether every single feature is tried in the model itself, and all scores are compared with what that finds."""
     permutations: PositiveInt = 200
     """Draws of the permutation null over item labels."""
+    bootstrap: PositiveInt = 200
+    """Resamples of the items that select: how often the same features are chosen again."""
 
 
 class Edit(Section):

@@ -94,12 +94,13 @@ def read_all(localisations: list[Path], crosscoders: list[Path], diagnostics: li
     found = [Localised.read(*paths) for paths in zip(localisations, crosscoders, diagnostics, strict=True)]
     by_layer: dict[int, str] = {}
     for localised in found:
-        other = by_layer.setdefault(localised.layer, localised.name)
-        if other != localised.name:
+        other = by_layer.get(localised.layer)
+        if other is not None:
             raise StudyError(
                 f"interventions.with_layers: `{other}` and `{localised.name}` both read layer {localised.layer}; "
                 "name one crosscoder a layer"
             )
+        by_layer[localised.layer] = localised.name
     return found
 
 

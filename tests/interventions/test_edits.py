@@ -50,7 +50,7 @@ def test_ablation_removes_the_contribution_and_keeps_the_error() -> None:
     error_ND = some_acts(40, 16)
     error_ND -= error_ND @ rows_FD.T @ rows_FD  # outside of what the features span
     acts_ND = codes_NF @ rows_FD + error_ND
-    change = edits.ablate(Contribution(coder, 1, [2, 4]), alpha=1.0)
+    change = edits.added(edits.removed(Contribution(coder, 1, [2, 4])), 1.0)
     after_ND = change(acts_ND, here(acts_ND))
     codes_after_NF = coder.swap_readout(after_ND, 1)
     torch.testing.assert_close(codes_after_NF[:, [2, 4]], torch.zeros(40, 2), atol=1e-5, rtol=0)
@@ -64,7 +64,8 @@ def test_a_control_of_ablation_injects_the_same_norm_at_every_token(coder: Cross
     own = Contribution(coder, 1, FEATURES)
     stand_in = Contribution(coder, 1, other) if other else None
     fallback_D = torch.ones(32)
-    change = edits.subtract_like(own, stand_in, fallback_D, alpha=1.5)
+    like = edits.as_long_as(edits.removed(own), stand_in and edits.removed(stand_in), fallback_D)
+    change = edits.added(like, 1.5)
     injected_ND = change(acts_ND, here(acts_ND)) - acts_ND
     wanted_N = 1.5 * own(acts_ND).norm(dim=-1)
     assert (wanted_N == 0).any()  # where the features are silent nothing may be injected
@@ -72,8 +73,53 @@ def test_a_control_of_ablation_injects_the_same_norm_at_every_token(coder: Cross
     torch.testing.assert_close(injected_ND.norm(dim=-1), wanted_N, rtol=1e-4, atol=1e-5)
     if stand_in is not None:
         silent_N = (stand_in(acts_ND).norm(dim=-1) == 0) & (wanted_N > 0)
-        unit_ND = -injected_ND[silent_N] / wanted_N[silent_N, None]
+        unit_ND = injected_ND[silent_N] / wanted_N[silent_N, None]
         torch.testing.assert_close(unit_ND, (fallback_D / fallback_D.norm()).expand_as(unit_ND), rtol=1e-4, atol=1e-4)
+
+
+def test_mean_ablation_leaves_something_fixed() -> None:
+    acts_ND, remains_D = some_acts(), torch.ones(32)
+    gone = edits.removed(lambda acts_ND: 0.5 * acts_ND, remains_D)  # type: ignore[arg-type]
+    torch.testing.assert_close(edits.added(gone, 1.0)(acts_ND, here(acts_ND)), 0.5 * acts_ND + 1)
+
+
+def test_scaling_gives_the_contribution_once_more(coder: Crosscoder) -> None:
+    acts_ND = some_acts()
+    own = Contribution(coder, 1, FEATURES)
+    changed_ND = edits.added(edits.scaled(own), 2.0)(acts_ND, here(acts_ND))
+    torch.testing.assert_close(changed_ND - acts_ND, 2 * own(acts_ND), rtol=1e-4, atol=1e-4)
+
+
+def test_a_transplant_puts_the_donors_contribution_in_the_place_of_the_own() -> None:
+    rows_FD = torch.linalg.qr(torch.randn(16, 6, generator=torch.Generator().manual_seed(0)))[0].T
+    coder = planted(["base", "rl"], torch.stack([rows_FD, rows_FD]))
+    mine_ND, theirs_ND = (sparse_codes(40, 6, seed=seed) @ rows_FD for seed in (1, 2))
+
+    class Known:
+        def read(self) -> Tensor:
+            return theirs_ND[None]
+
+    chosen = [2, 4]
+    delta = edits.transplanted(Contribution(coder, 0, chosen), Contribution(coder, 1, chosen), Known())  # type: ignore[arg-type]
+    after_NF = coder.swap_readout(edits.added(delta, 1.0)(mine_ND, here(mine_ND)), 0)
+    mine_NF, theirs_NF = coder.swap_readout(mine_ND, 0), coder.swap_readout(theirs_ND, 1)
+    assert not torch.equal(mine_NF[:, chosen], theirs_NF[:, chosen])
+    torch.testing.assert_close(after_NF[:, chosen], theirs_NF[:, chosen], atol=1e-4, rtol=0)
+    torch.testing.assert_close(after_NF[:, [0, 1, 3, 5]], mine_NF[:, [0, 1, 3, 5]], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("tokens", ["last_prompt", "answer"])
+def test_prompts_read_once_for_many_runs_give_the_same_answers(
+    harness: Harness, base: PreTrainedModel, arm: PreTrainedModel, coder: Crosscoder, tokens: TokenSet
+) -> None:
+    donor = Donor(arm, LAYER, harness.positions)
+    for change in (edits.added(edits.constant(torch.ones(32)), 0.5), edits.patch(donor)):
+        with edited(base, LAYER, site(harness.positions, coder, tokens).edit(change)):
+            plain = harness.run(seed=3)
+            harness.watch(lambda keys, logprobs_BV: None, shares_prefixes=True)
+            for _ in range(2):
+                pd.testing.assert_frame_equal(harness.run(seed=3), plain)
+            harness.watch(lambda keys, logprobs_BV: None, shares_prefixes=False)
 
 
 def test_encode_decode_is_the_reconstruction(coder: Crosscoder) -> None:
@@ -91,7 +137,7 @@ def test_only_the_site_is_edited(coder: Crosscoder) -> None:
     acts_BTD[1, 2] *= 1000  # an outlier
     limited = deepcopy(coder)
     limited.limit_M[0] = 100.0
-    edit = site(positions, limited, "all", bos=1).edit(edits.shift(torch.ones(32), 1.0))
+    edit = site(positions, limited, "all", bos=1).edit(edits.added(edits.constant(torch.ones(32)), 1.0))
     changed_BT = (edit(acts_BTD) != acts_BTD).any(dim=-1)
     assert changed_BT.tolist() == [[False, False, True, True], [False, True, False, True]]
     torch.testing.assert_close(edit(acts_BTD)[changed_BT], acts_BTD[changed_BT] + 1)
@@ -104,9 +150,9 @@ def test_strength_0_changes_no_bit(
     plain = harness.run(seed=1)
     seen: list[bool] = []
     for change in (
-        edits.shift(torch.ones(32), 0.0),
-        edits.ablate(Contribution(coder, 0, FEATURES), 0.0),
-        edits.subtract_like(Contribution(coder, 0, FEATURES), None, torch.ones(32), 0.0),
+        edits.added(edits.constant(torch.ones(32)), 0.0),
+        edits.added(edits.removed(Contribution(coder, 0, FEATURES)), 0.0),
+        edits.added(edits.as_long_as(edits.removed(Contribution(coder, 0, FEATURES)), None, torch.ones(32)), 0.0),
     ):
         edit = site(harness.positions, coder, tokens).edit(change)
 

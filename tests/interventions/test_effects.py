@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlgen.interventions.effects import block, likeness, measure
+from rlgen.interventions.effects import block, measure, sweep
 
 ITEMS = 40
 
@@ -66,9 +66,22 @@ def test_no_subset_is_none() -> None:
     assert block([], "amplify") is None
 
 
-def test_likeness_counts_equal_answers() -> None:
-    found = likeness(make_items(), "amplify", {"transfer": ["a"], "unseen": []})
-    assert found["unseen"] == {}
-    assert found["transfer"]["baseline"] == {"like_base": 1.0, "like_arm": 0.0, "length": 1.0}
-    assert found["transfer"]["effect"] == {"like_base": 0.5, "like_arm": 0.5, "length": 2.0}
-    assert likeness(make_items(), "ablate", {"transfer": ["a"]})["transfer"]["baseline"]["like_arm"] == 1.0
+def test_an_effect_is_told_as_a_share_of_the_ceiling_and_in_deviations_of_the_draws() -> None:
+    draws = tuple(share for share in (0.0, 0.25) for _ in range(10))
+    found = block(list(measure(make_items(draws=draws), resamples=10, seed=0).values()), "amplify")
+    assert found is not None
+    assert found["of_ceiling"] == pytest.approx(1.0)
+    assert found["matched_random"]["z"] == pytest.approx((0.5 - 0.125) / np.std(draws, ddof=1))
+    against = block(list(measure(make_items(), resamples=10, seed=0).values()), "ablate")
+    assert against is not None
+    assert against["of_ceiling"] is None  # the ceiling lies on the other side
+
+
+def test_a_sweep_gives_an_effect_for_every_strength() -> None:
+    items = make_items()
+    further = items[items["condition"] == "effect"].assign(condition="sweep", draw=0)
+    both = pd.concat([items, further, further.assign(draw=1, right=False)], ignore_index=True)
+    found = sweep(list(measure(both, resamples=50, seed=0).values()), [2.0, 4.0])
+    assert [row["alpha"] for row in found] == [2.0, 4.0]
+    assert [row["effect"] for row in found] == pytest.approx([0.5, -0.25])
+    assert found[0]["low"] < 0.5 < found[0]["high"]

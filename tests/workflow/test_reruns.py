@@ -15,20 +15,21 @@ pytestmark = pytest.mark.slow
 
 END = {"summary": 1, "report": 1}
 ONE_CROSSCODER = {"fit": 1, "diagnose": 1, "attribute": 1}
-CAUSAL = {"localise": 1, "intervene": 2}
+CAUSAL = {"localise": 2, "intervene": 3}
+"""Of the localised crosscoder and of the null of noise, which is amplified alone."""
 SECOND_RL = {**tiny_settings()["arms"][1], "name": "rl2"}
 EVERYTHING = {
-    "problems": 1, "task": 4, "corpus": 1, "pretrain": 1, "sft": 1, "grpo": 1, "perturb": 1, "evaluate": 3,
+    "problems": 1, "task": 4, "corpus": 1, "pretrain": 1, "sft": 1, "grpo": 1, "perturb": 1, "evaluate": 4,
     "dump": 12, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END,
 }  # fmt: skip
 SFT_DOWNSTREAM = {"evaluate": 1, "dump": 4, "fit": 2, "diagnose": 2, "attribute": 2, "track": 1, **END}
 RL_DOWNSTREAM = {
-    "perturb": 1, "evaluate": 1, "dump": 6, "fit": 3, "diagnose": 3, "attribute": 3, "track": 1, **CAUSAL, **END,
+    "perturb": 1, "evaluate": 2, "dump": 6, "fit": 3, "diagnose": 3, "attribute": 3, "track": 1, **CAUSAL, **END,
 }  # fmt: skip
 STORES_DOWNSTREAM = {"dump": 12, "fit": 5, "diagnose": 5, "attribute": 5, "track": 2, **CAUSAL, **END}
 
 SOLUTIONS_DOWNSTREAM = {
-    "sft": 1, "grpo": 1, "perturb": 1, "corpus": 1, "evaluate": 2, **STORES_DOWNSTREAM,
+    "sft": 1, "grpo": 1, "perturb": 1, "corpus": 1, "evaluate": 3, **STORES_DOWNSTREAM,
 }  # fmt: skip
 
 RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
@@ -55,16 +56,26 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "layers": ("activations.layers", [2], STORES_DOWNSTREAM),
     "codec": ("activations.codec", "lz4", STORES_DOWNSTREAM),
     "outliers": ("activations.outlier_norm", 20, {k: n for k, n in STORES_DOWNSTREAM.items() if k != "dump"}),
-    "a transfer task's items": ("tasks.transfer.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
-    "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
-    "evaluation samples": ("evaluation.samples", 1, {"task": 4, "evaluate": 3, **CAUSAL, **END}),
+    "a transfer task's items": ("tasks.transfer.0.items", 50, {"task": 1, "evaluate": 4, **CAUSAL, **END}),
+    "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 4, **CAUSAL, **END}),
+    "evaluation samples": ("evaluation.samples", 1, {"task": 4, "evaluate": 4, **CAUSAL, **END}),
     "tracked tokens": ("tracking.tokens", 4096, {"dump": 4, "track": 2, **END}),
     "tracked top": ("tracking.top", 5, {"track": 2, **END}),
     "specificity": ("attribution.specific", 0.6, {"attribute": 5, **END}),
     "localisation threshold": ("localisation.threshold", 0.3, {**CAUSAL, **END}),
-    "amplification's alpha": ("interventions.amplify.alpha", 1.0, {"intervene": 1, **END}),
+    "amplification's alpha": ("interventions.amplify.alpha", 1.0, {"intervene": 2, **END}),
+    "a transplant, which the null is given in the place of amplification": (
+        "interventions.transplant",
+        {"tokens": "last_prompt"},
+        {"intervene": 2, **END},
+    ),
+    "another seed of the localised crosscoder": (
+        "crosscoders.base-rl.seeds",
+        [1],
+        {**ONE_CROSSCODER, "attribute": 2, "localise": 1, "intervene": 2, **END},
+    ),
     "ablation's tokens": ("interventions.ablate.tokens", "last_prompt", {"intervene": 1, **END}),
-    "number of matched draws": ("interventions.draws", 25, {"intervene": 2, **END}),
+    "number of matched draws": ("interventions.draws", 25, {"intervene": 3, **END}),
     "a teacher": ("teacher", {"path": "owner/model"}, {**SOLUTIONS_DOWNSTREAM, "adopt": 1, "teacher": 1}),
     "no nulls": ("nulls", None, END),
     "seed": ("seed", 1, EVERYTHING),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlgen.study.checks.finding import Finding
+from rlgen.study.sections import Crosscoder
 from rlgen.study.study import BASE, Study
 
 
@@ -33,11 +34,12 @@ def _references(study: Study) -> Iterator[Finding]:
         elif not {BASE, found.arm} <= set(study.crosscoders[found.crosscoder].models):
             problem = f"`{found.crosscoder}` does not join base and `{found.arm}`"
             yield Finding("localisation.crosscoder", problem, "name one that does")
+        fits = _fits(study)
         for i, name in enumerate(found.compare):
             key = f"localisation.compare[{i}]"
-            if name not in study.fits:
-                yield Finding(key, f"no crosscoder `{name}`", f"use one of: {', '.join(study.fits)}")
-            elif not {BASE, found.arm} <= set(study.fits[name].models):
+            if name not in fits:
+                yield Finding(key, f"no crosscoder `{name}`", f"use one of: {', '.join(fits)}")
+            elif not {BASE, found.arm} <= set(fits[name].models):
                 yield Finding(key, f"`{name}` does not join base and `{found.arm}`", "name one that does")
         yield from _layers(study)
         if found.arm not in study.arm_names:
@@ -53,18 +55,23 @@ def _references(study: Study) -> Iterator[Finding]:
             yield Finding("nulls.noise_like", f"no arm `{study.nulls.noise_like}`", f"use one of: {arms}")
 
 
+def _fits(study: Study) -> dict[str, Crosscoder]:
+    """Every fit of the study's own crosscoders."""
+    return {fit: settings for name in study.crosscoders for fit, settings in study.variants(name).items()}
+
+
 def _layers(study: Study) -> Iterator[Finding]:
     assert study.localisation is not None
-    seen = {study.layer(study.localisation.crosscoder)} if study.localisation.crosscoder in study.fits else set()
+    layers = {name: fit.layer or study.activations.layers[0] for name, fit in _fits(study).items()}
+    seen = {layers.get(study.localisation.crosscoder)}
     for i, name in enumerate(study.interventions.with_layers):
         key = f"interventions.with_layers[{i}]"
         if name not in study.localisation.compare:
             yield Finding(key, f"`{name}` is not localised", "name it in localisation.compare, too")
-        elif name in study.fits and study.layer(name) in seen:
-            problem = f"`{name}` reads layer {study.layer(name)}, which another crosscoder of the edit reads"
+        elif name in layers and layers[name] in seen:
+            problem = f"`{name}` reads layer {layers[name]}, which another crosscoder of the edit reads"
             yield Finding(key, problem, "name one crosscoder a layer")
-        elif name in study.fits:
-            seen.add(study.layer(name))
+        seen.add(layers.get(name))
 
 
 def _shares(study: Study) -> Iterator[Finding]:

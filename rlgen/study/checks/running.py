@@ -23,7 +23,7 @@ RULES = (
         "dump",
         "fit",
     ),
-    *("diagnose", "attribute", "track", "localise", "intervene", "summary", "report"),
+    *("diagnose", "attribute", "track", "localise", "intervene", "compare", "summary", "report"),
 )
 """The workflow's rules that may be given resources of their own."""
 

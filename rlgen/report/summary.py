@@ -17,6 +17,7 @@ from rlgen.report.contrasts import contrasts, group_accuracy, paired_tests
 from rlgen.report.findings import findings
 from rlgen.report.jobs import cost, find_jobs
 from rlgen.report.training import training
+from rlgen.report.verdicts import verdicts
 from rlgen.stage import read_manifest, write_json
 from rlgen.study.sections import Attribution, Localisation
 from rlgen.study.stages import SummarySettings
@@ -63,6 +64,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
     }
     summary = plain(summary)
     summary["findings"] = findings(summary)
+    summary["verdicts"] = verdicts(summary)
     write_json(out, summary)
 
 

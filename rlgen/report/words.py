@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlgen.report.findings import FEWEST_DRAWS
+from rlgen.report.verdicts import FEWEST_DRAWS, tally
 
 Block = Mapping[str, Any]
 
@@ -89,15 +89,12 @@ def alarms(summary: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """How many claims hold, and how many do not."""
-    claims = summary["findings"]
-    failed = [finding["claim"] for finding in claims if not finding["holds"]]
-    if not claims:
-        return "This study has no arms of which anything was claimed."
-    if not failed:
-        return f"All {len(claims)} claims hold."
-    does = "does" if len(failed) == 1 else "do"
-    return f"{len(claims) - len(failed)} of {len(claims)} claims hold; {len(failed)} {does} not."
+    """How many of the paper's claims hold, do not hold, and cannot be told."""
+    if not summary["verdicts"]:
+        return "This study has none of the parts that the paper's claims are about."
+    holds, fails, unknown = tally(summary["verdicts"])
+    does = "does" if fails == 1 else "do"
+    return f"{holds} of {len(summary['verdicts'])} claims hold; {fails} {does} not; {unknown} cannot be told."
 
 
 def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -139,7 +136,14 @@ def _features(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _causes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    verbs = {"amplify": ("Switched on", "Amplifying"), "ablate": ("Switched off", "Ablating")}
+    verbs = {
+        "amplify": ("Switched on", "Amplifying"),
+        "transplant": ("Transplanted", "Transplanting"),
+        "scale": ("Scaled up", "Scaling up"),
+        "ablate": ("Switched off", "Ablating"),
+        "mean_ablate": ("Held at their means", "Mean-ablating"),
+        "revert": ("Put back", "Reverting"),
+    }
     for edit, block in summary["interventions"].items():
         lead, verb = verbs[edit]
         count = len(summary["localisation"]["features"])

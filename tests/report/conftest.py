@@ -14,6 +14,7 @@ import pytest
 
 from rlgen.features import attribution
 from rlgen.interventions import effects
+from rlgen.interventions.likeness import likeness, turned
 from rlgen.paths import Layout
 from rlgen.report.page import make_report
 from rlgen.report.summary import summarise
@@ -71,7 +72,8 @@ class Tree:
             variants={"base-rl": ["base-rl", *self.other_fits]} if self.other_fits else {},
             taught=self.taught,
             stores={"base": 1, "sft": 1, "rl": 1, "rl@1": 1},
-            localised="base-rl" if self.localisation else None,
+            localised=["base-rl"] if self.localisation else [],
+            edits={"base-rl": ["amplify", "ablate"]} if self.localisation else {},
             tracked=["base-sft", "base-rl"] if self.tracking else [],
         )
 
@@ -279,15 +281,18 @@ class Tree:
         measured = effects.measure(items, 200, 3)
         found = {
             **{"edit": edit, "model": model, "donor": donor, "layer": 3, "alpha": alpha, "tokens": "last_prompt"},
-            **{"samples": 1, "features": list(range(10)), "shift_norm": 5.5},
+            **{"crosscoder": "base-rl", "samples": 1, "features": list(range(10)), "shift_norm": 5.5},
             "matched_features": [list(range(10, 20))] * self.draws,
             "tasks": {task: effects.block([measured[task]], edit) for task in tasks},
             "groups": {g: effects.block([measured[task] for task in names], edit) for g, names in self.tasks.items()},
-            "likeness": effects.likeness(items, edit, self.tasks),
+            "sweep": [],
+            "likeness": likeness(items, edit, self.tasks),
+            "turned": {g: turned(items, edit, names, 50, self.rng) for g, names in self.tasks.items()},
+            "damage": {"unedited": 1.4, "edited": 1.5, "matched_random": [1.45] * self.draws, "tokens": 2048},
         }
         normed = self.score != "code_difference" and edit == "amplify"
-        self._manifest(self.paths.intervention(edit), "intervene", {"edit": {"norm": 0.7} if normed else {}})
-        write_json(self.paths.intervention(edit) / "effects.json", found)
+        self._manifest(self.paths.intervention("base-rl", edit), "intervene", {"edit": {"norm": 0.7} if normed else {}})
+        write_json(self.paths.intervention("base-rl", edit) / "effects.json", found)
 
     def _edited(self, task: str, rate: float, changes: list[tuple[str, int, float]]) -> pd.DataFrame:
         """Answers to the measuring items of a task under conditions that change the rate of right ones."""
@@ -296,8 +301,9 @@ class Tree:
         for condition, draw, change in changes:
             right = luck < rate + change
             columns = {"condition": condition, "draw": draw, "task": task, "item": range(60), "sample": 0}
-            answers = {"right": right, "answer": np.where(right, "4", "5"), "response": "314159=4"}
-            frames.append(pd.DataFrame({**columns, **answers}))
+            answers = {"right": right, "answer": np.where(right, "4", "5"), "response": "314159=4", "length": 8}
+            decided = {"mode": True, "kl_base": 0.1 * (condition != "baseline"), "kl_arm": 0.2 * (condition != "donor")}
+            frames.append(pd.DataFrame({**columns, **answers, **decided}).astype({"mode": "boolean"}))
         return pd.concat(frames)
 
 

@@ -172,7 +172,7 @@ def test_few_draws_tell_nothing_apart(tree: Tree) -> None:
     tree.draws = 5
     text = Reader(tree.write().report()).text
     assert "beyond what matched features do" not in text
-    assert "5 matched random sets, too few to tell" in text
+    assert "5 draws are too few to tell" in text
 
 
 def test_says_which_score_chose_the_features(tree: Tree) -> None:
@@ -235,9 +235,9 @@ def test_tasks_of_the_papers_names_stand_beside_its_numbers(tree: Tree) -> None:
         ("features/base-rl/attribution/attribution.json", ("nrn", "below")),
         ("features/base-rl/tracking/tracking.json", ("null",)),
         ("features/base-rl/localisation/localisation.json", ("threshold_curve",)),
-        ("interventions/amplify/effects.json", ("groups", "transfer", "ceiling")),
-        ("interventions/ablate/effects.json", ("tasks", "max", "baseline")),
-        ("interventions/ablate/effects.json", ("likeness",)),
+        ("interventions/base-rl/amplify/effects.json", ("groups", "transfer", "ceiling")),
+        ("interventions/base-rl/ablate/effects.json", ("tasks", "max", "baseline")),
+        ("interventions/base-rl/ablate/effects.json", ("likeness",)),
         ("diagnostics/base-rl/diagnostics.json", ("cross_entropy", "rl")),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",

@@ -61,7 +61,7 @@ def test_the_teacher_s_numbers_are_there_if_there_is_one(tree: Tree) -> None:
 
 def test_an_edits_top_level_is_the_transfer_group(tree: Tree) -> None:
     summary = tree.write().summarise()
-    effects = json.loads((tree.paths.intervention("amplify") / "effects.json").read_text())
+    effects = json.loads((tree.paths.intervention("base-rl", "amplify") / "effects.json").read_text())
     assert summary["interventions"]["amplify"]["effect"] == effects["groups"]["transfer"]["effect"]
     assert summary["interventions"]["amplify"]["unseen"] == effects["groups"]["unseen"]
 
@@ -101,14 +101,11 @@ def test_a_missing_artifact_is_named(tree: Tree) -> None:
 
 
 def test_findings_follow_the_numbers(tree: Tree) -> None:
-    tree.amplified, tree.ablated, tree.base_base_outside = 0.02, -0.3, 2
+    tree.base_base_outside = 2
     holds = {finding["claim"]: finding["holds"] for finding in tree.write().summarise()["findings"]}
     assert holds["rl masters the tasks it was trained on"]
     assert holds["rl gains on transfer tasks"]
     assert holds["sft forgets: it loses on transfer tasks"]
-    assert holds["sft has more features of its own than rl (base-sft-rl)"]
-    assert not holds["Amplifying them in base raises accuracy on transfer tasks"]
-    assert holds["Ablating them in rl costs more on transfer tasks than matched random features do"]
     assert not holds["Base joined with itself shows no feature of one side"]
 
 
@@ -200,15 +197,14 @@ def test_nothing_localised_holds_nothing(tree: Tree) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "features": [], "reason": "none passes"}))
     nothing = dict.fromkeys(("mean", "q05", "q95"), 0.0) | {"draws": 20, "values": [0.0] * 20, "p": 1.0}
     for edit in ("ablate", "amplify"):
-        path = tree.paths.intervention(edit) / "effects.json"
+        path = tree.paths.intervention("base-rl", edit) / "effects.json"
         effects = json.loads(path.read_text())
         for block in effects["groups"].values():
             block |= {"effect": 0.0, "low": 0.0, "high": 0.0, "matched_random": nothing, "random_direction": nothing}
         path.write_text(json.dumps(effects))
-    findings = tree.summarise()["findings"]
-    causal = [f for f in findings if "them in" in f["claim"] or "…" in f["claim"] or "localised" in f["claim"]]
-    assert len(causal) == 7
-    assert not any(finding["holds"] for finding in causal)
+    verdicts = tree.summarise()["verdicts"]
+    causal = ("compact_shared_set", "amplification_helps", "ablation_hurts", "transfers_to_unseen")
+    assert {verdicts[claim]["verdict"] for claim in causal} == {"does not hold"}
 
 
 def test_a_null_without_live_features_does_not_pass(tree: Tree) -> None:

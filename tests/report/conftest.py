@@ -181,6 +181,7 @@ class Tree:
         self._manifest(folder, "attribute", json.loads(AttributeSettings(attribution=rule).canonical()))
         l1_FM, rate_F = self._decoders(name, slots)
         table = attribution.feature_table(slots, l1_FM, rate_F, rule.specific, rule.nrn_range)
+        table = attribution.with_l2(table, slots, l1_FM / 8)
         nu = {f"{nu}_{slot}": self.rng.uniform(0, 0.6, FEATURES) for nu in ("nu_eps", "nu_r") for slot in slots}
         table = attribution.with_scaling(table, pd.DataFrame(nu), slots)
         table.to_parquet(folder / "features.parquet")

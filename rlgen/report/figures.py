@@ -153,7 +153,7 @@ def overlap_matrix(names: Sequence[str], found: Block, key: str, fill: str) -> s
 
     `found` has the overlaps under `key`, their 95% intervals under `<key>_low` and `<key>_high`, and the `null`.
     """
-    cell, left, top = 46.0, 60.0, 8.0
+    cell, left, top = 38.0, 60.0, 8.0
     side = cell * len(names)
     canvas = Canvas(left + side + 74, top + side + 26, "Overlap of the top features between checkpoints")
     for i, (name, row) in enumerate(zip(names, found[key], strict=True)):
@@ -176,9 +176,11 @@ def _colour_bar(canvas: Canvas, x: float, top: float, height: float, null: Block
     for step in range(steps):
         share = (step + 0.5) / steps
         canvas.rect(x, top + height * (1 - (step + 1) / steps), 10, height / steps + 0.3, fill, fill_opacity=share)
-    for value in (0.0, 0.5, 1.0):
-        canvas.text((x + 14, top + height * (1 - value) + (8 if value == 1 else 0)), f"{value:g}", 10)
     low, high, mean = (top + height * (1 - null[key]) for key in ("low", "high", "mean"))
+    for value in (0.0, 0.5, 1.0):
+        y = top + height * (1 - value) + (8 if value == 1 else 0)
+        if abs(y - mean) > 12:  # the null's name stands there
+            canvas.text((x + 14, y), f"{value:g}", 10)
     canvas.rect(x - 4, high, 18, max(low - high, 1.5), "paper", fill_opacity=0, stroke=colour("ink"))
     canvas.line((x - 4, mean), (x + 14, mean), "ink", 2)
     canvas.text((x + 18, mean + 3.5), "null", 11, "ink", font_weight=600)

@@ -63,7 +63,7 @@ class Layout:
         return self.root / "features" / crosscoder / "attribution"
 
     def tracking(self, crosscoder: str) -> Path:
-        """A crosscoder's features over its arm's checkpoints: overlap.parquet, tracking.json."""
+        """A crosscoder's features over its arm's checkpoints: features.parquet, overlap.parquet, tracking.json."""
         return self.root / "features" / crosscoder / "tracking"
 
     def localisation(self, crosscoder: str) -> Path:

@@ -46,8 +46,8 @@ def attribute(
         features, slots = read_features(diagnostics), model.config.slots
         rates = features["firing_rate"].to_numpy(np.float64)
         rule = settings.attribution
-        table = feature_table(slots, decoder_l1(model), rates, rule.specific, rule.nrn_range)
-        table = with_scaling(table, features, slots)
+        table = feature_table(slots, decoder_norms(model, 1), rates, rule.specific, rule.nrn_range)
+        table = with_scaling(with_l2(table, slots, decoder_norms(model, 2)), features, slots)
         numbers = summary(table, slots, rule.nrn_range)
         if replicates:
             found_F, null_F = seed_stability(model.W_dec, [_live_rows(*paths) for paths in replicates])
@@ -69,26 +69,27 @@ def _live_rows(crosscoder: Path, diagnostics: Path) -> Tensor:
     return Crosscoder.from_pretrained(crosscoder).W_dec.detach()[torch.from_numpy(alive_F)]
 
 
-def decoder_l1(crosscoder: Crosscoder) -> Floats:
-    """L1 norm of every feature's decoder row in every slot, [F, M], in normalised units.
+def decoder_norms(crosscoder: Crosscoder, order: int) -> Floats:
+    """L1 or L2 norm (`order`) of every feature's decoder row in every slot, [F, M], in normalised units.
 
     Normalised: each model's activations have mean norm sqrt(d), so that models of other scales compare.
     """
-    norms_FM: Floats = crosscoder.W_dec.detach().double().abs().sum(dim=-1).cpu().numpy()
+    rows_FMD = crosscoder.W_dec.detach().double()
+    norms_FM: Floats = torch.linalg.vector_norm(rows_FMD, ord=order, dim=-1).cpu().numpy()
     return norms_FM
 
 
 def nrn(other: Floats, post_trained: Floats) -> Floats:
-    """NRN from L1 norms of any shape: 1 post-trained only, 0 the other only, 0.5 shared; nan where both are 0.
+    """NRN from norms of any shape: 1 post-trained only, 0 the other only, 0.5 shared; nan where both are 0.
 
-    Source: the paper's normalised relative norm (METHOD: attribution).
+    Source: the paper's normalised relative norm, there of L1 norms (METHOD: attribution).
     """
     return _share(post_trained, other + post_trained)
 
 
-def mas(l1_FM: Floats) -> Floats:
-    """MAS, [F, M]: a slot's share of a feature's decoder L1 norm; rows sum to 1, nan where all norms are 0."""
-    return _share(l1_FM, l1_FM.sum(axis=1, keepdims=True))
+def mas(norms_FM: Floats) -> Floats:
+    """MAS, [F, M]: a slot's share of a feature's decoder norm; rows sum to 1, nan where all norms are 0."""
+    return _share(norms_FM, norms_FM.sum(axis=1, keepdims=True))
 
 
 def pair(slots: list[str]) -> tuple[int, int] | None:
@@ -126,6 +127,22 @@ def feature_table(
     return table
 
 
+def with_l2(table: pd.DataFrame, slots: list[str], l2_FM: Floats) -> pd.DataFrame:
+    """A `feature_table` with the same by L2 norms beside it: l2_<slot>, mas_l2_<slot>, nrn_l2 (pairwise).
+
+    An L1 norm grows with the number of dimensions that a row is spread over, an L2 norm does not; where the two
+    disagree, a feature has changed its spread and not its strength. Owners stay those by L1, as in the paper.
+    """
+    alive_F = table["firing_rate"].to_numpy() > 0
+    columns = {f"l2_{slot}": l2_FM[:, i] for i, slot in enumerate(slots)}
+    mas_FM = np.where(alive_F[:, None], mas(l2_FM), np.nan)
+    columns |= {f"mas_l2_{slot}": mas_FM[:, i] for i, slot in enumerate(slots)}
+    if (found := pair(slots)) is not None:
+        other, post_trained = found
+        columns["nrn_l2"] = np.where(alive_F, nrn(l2_FM[:, other], l2_FM[:, post_trained]), np.nan)
+    return table.assign(**columns)
+
+
 def with_scaling(table: pd.DataFrame, diagnosed: pd.DataFrame, slots: list[str]) -> pd.DataFrame:
     """The table with latent scaling (nu_eps_<slot>, nu_r_<slot>; nan for a feature's owner) and `confirmed`.
 
@@ -143,7 +160,7 @@ def outside(nrn_F: Floats, nrn_range: tuple[float, float]) -> NDArray[np.bool_]:
 
 
 def summary(table: pd.DataFrame, slots: list[str], nrn_range: tuple[float, float]) -> dict[str, Any]:
-    """Counts of a `feature_table`: alive, specific features by slot and, of a pair, the spread of NRN."""
+    """Counts of a feature table: alive, specific features by slot and, of a pair, the spread of NRN by either norm."""
     owners = table.loc[table["specific"], "owner"].value_counts()
     confirmed = table.loc[table["confirmed"], "owner"].value_counts()
     alive = int((table["firing_rate"] > 0).sum())
@@ -154,18 +171,27 @@ def summary(table: pd.DataFrame, slots: list[str], nrn_range: tuple[float, float
         "specific_features": {slot: int(owners.get(slot, 0)) for slot in slots},
         "confirmed_features": {slot: int(confirmed.get(slot, 0)) for slot in slots},
     }
-    if "nrn" in table:
-        nrn_F = table["nrn"].dropna().to_numpy()
-        extreme = int(outside(nrn_F, nrn_range).sum())
-        found["nrn"] = {
-            "range": list(nrn_range),
-            "outside": extreme,
-            "share_outside": extreme / len(nrn_F) if len(nrn_F) else None,
-            "above": int((nrn_F > nrn_range[1]).sum()),
-            "below": int((nrn_F < nrn_range[0]).sum()),
-            "quantiles": {f"{q:g}": float(np.quantile(nrn_F, q)) for q in QUANTILES} if len(nrn_F) else {},
-        }
+    for column in ("nrn", "nrn_l2"):
+        if column in table:
+            found[column] = _spread(table[column].dropna().to_numpy(), nrn_range)
     return found
+
+
+def quantiles(values: Floats) -> dict[str, float]:
+    """The reported quantiles, by their share; none of no values."""
+    return {f"{q:g}": float(np.quantile(values, q)) for q in QUANTILES} if len(values) else {}
+
+
+def _spread(nrn_F: Floats, nrn_range: tuple[float, float]) -> dict[str, Any]:
+    extreme = int(outside(nrn_F, nrn_range).sum())
+    return {
+        "range": list(nrn_range),
+        "outside": extreme,
+        "share_outside": extreme / len(nrn_F) if len(nrn_F) else None,
+        "above": int((nrn_F > nrn_range[1]).sum()),
+        "below": int((nrn_F < nrn_range[0]).sum()),
+        "quantiles": quantiles(nrn_F),
+    }
 
 
 def stability(table: pd.DataFrame, null: Floats, replicates: int) -> dict[str, Any]:

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rlgen.activations.layout import read_attributes
-from rlgen.activations.store import StoreReader, group_parts
+from rlgen.activations.store import StoreReader
 from rlgen.crosscoder.model import Crosscoder
-from rlgen.errors import StudyError
 from rlgen.features.attribution import nrn
-from rlgen.features.refit import HALVES, Codes, CodeSums, Floats, TargetSums, cached, halved, refit
+from rlgen.features.checkpoints import GROUPS, Blocks, Tokens, choose_tokens, open_stores
+from rlgen.features.drift import drift
+from rlgen.features.lifetimes import counts, feature_table
+from rlgen.features.overlap import Agreement, by_documents, by_features, overlap_block
+from rlgen.features.refit import CodeSums, Refit, TargetSums, cached
+from rlgen.features.swap import Readout, SwapSums
 from rlgen.models import device
-from rlgen.stage import Progress, Workspace, atomic_path, derive_seed, stage, write_json
+from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
 from rlgen.study import BASE
 from rlgen.study.stages import TrackSettings
 
-BLOCK = 4096
-"""Tokens read and encoded at once."""
+DRAWS = 200
+"""Of the bootstrap over groups of documents."""
 MIN_FIRED = 10
 """A feature takes part if it is active on so many tokens of each half; below that its refit is noise."""
 
+Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Kind = TypeVar("Kind", CodeSums, TargetSums, SwapSums)
 
 
 def track(settings: TrackSettings, *, crosscoder: Path, stores: list[Path], out: Path) -> None:
-    """Write how far the top features of checkpoints agree: overlap.parquet, nrn.parquet, tracking.json.
+    """Write what became of the features over checkpoints: features.parquet, overlap.parquet, tracking.json.
 
     `stores` are all parts of base, of the arm and of its checkpoints. Raises StudyError if one is missing or their
     tokens differ.
@@ -43,46 +46,29 @@ def track(settings: TrackSettings, *, crosscoder: Path, stores: list[Path], out:
         model = Crosscoder.from_pretrained(crosscoder).to(device()).eval()
         checkpoints, readers = open_stores(stores, settings.arm)
         tokens = choose_tokens(readers, model.config.layer, settings)
-        codes, targets = _sums(work, model, readers, tokens)
-        features = np.flatnonzero((codes.fired >= MIN_FIRED).all(axis=0))
+        codes, targets, swapped = _sums(work, model, readers, tokens)
+        features = np.flatnonzero((codes.fired >= MIN_FIRED).all(dim=0).numpy())
         nrn_HCF = refitted_nrn(codes, targets, checkpoints, features, settings.ridge)
-        _write(work, settings, checkpoints, features, nrn_HCF, int(codes.count.sum()))
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Which tokens of the stores take part, of the first `stop`."""
-
-    stop: int
-    kept: NDArray[np.bool_]
-    half: NDArray[np.int8]
-
-
-def open_stores(stores: Sequence[Path], arm: str) -> tuple[list[str], dict[str, StoreReader]]:
-    """The arm's checkpoints, oldest first and the arm last, and a reader for each of them and for base."""
-    stored = {read_attributes(path).model for path in stores}
-    earlier = [name for name in stored if name.startswith(f"{arm}@")]
-    checkpoints = [*sorted(earlier, key=lambda name: int(name.rpartition("@")[2])), arm]
-    names = [BASE, *checkpoints]
-    readers = [StoreReader(parts) for parts in group_parts(list(stores), names)]
-    return checkpoints, dict(zip(names, readers, strict=True))
-
-
-def choose_tokens(readers: dict[str, StoreReader], layer: int, settings: TrackSettings) -> Tokens:
-    """The first `settings.tokens` tokens that all stores have, without outliers, and a half for each document."""
-    stop = min(settings.tokens, *(reader.tokens_total for reader in readers.values()))
-    first = readers[BASE]
-    kept = np.ones(stop, dtype=bool)
-    for name, reader in readers.items():
-        if not np.array_equal(reader.array("tokens", 0, stop), first.array("tokens", 0, stop)):
-            raise StudyError(f"stores of `{BASE}` and `{name}` hold different tokens; dump both from one corpus")
-        norms = reader.array("norm", 0, stop, layer)
-        kept &= norms <= settings.outlier_norm * np.median(norms)
-    documents, index = np.unique(first.array("document", 0, stop), return_inverse=True)
-    if len(documents) < HALVES:
-        raise StudyError(f"tracking.tokens: {stop} tokens hold one document, and the null needs two; give more tokens")
-    order = np.random.default_rng(derive_seed(settings.seed, "track", "halves")).permutation(len(documents))
-    return Tokens(stop, kept, (order % HALVES).astype(np.int8)[index])
+        readout = Readout([swapped[name] for name in readers])
+        table = feature_table(readout, checkpoints, nrn_HCF[0], features, MIN_FIRED)
+        refit = _refit_overlap(nrn_HCF, checkpoints, features, settings.top)
+        weight_F = model.selection_weights().detach().double().cpu().numpy()
+        random = np.random.default_rng(derive_seed(settings.seed, "track", "draws"))
+        swap = _swap_overlap(readout, weight_F, checkpoints, settings.top, random)
+        found = {
+            "arm": settings.arm,
+            "checkpoints": checkpoints,
+            "tokens": int(codes.count.sum()),
+            **refit,
+            "swap_readout": swap,
+            "nrn": drift(nrn_HCF, checkpoints),
+            **counts(table, firing(readout), checkpoints),
+        }
+        overlap = pd.concat([_pairs(checkpoints, block, name) for name, block in (("refit", refit), ("swap", swap))])
+        for content, file in ((table, "features.parquet"), (overlap, "overlap.parquet")):
+            with atomic_path(work.folder / file) as path:
+                content.to_parquet(path, index=False)
+        write_json(work.folder / "tracking.json", found)
 
 
 def refitted_nrn(
@@ -94,114 +80,80 @@ def refitted_nrn(
     """
     found = []
     for halves in ([0, 1], [0], [1]):
-        l1 = {name: np.abs(refit(codes, sums, halves, features, ridge)).sum(axis=1) for name, sums in targets.items()}
+        refit = Refit(codes, halves, features, ridge)
+        l1 = {name: refit.rows(sums).abs().sum(dim=1).cpu().numpy() for name, sums in targets.items()}
         found.append([nrn(l1[BASE], l1[name]) for name in checkpoints])
+        del refit  # before the next one is made: each holds F^2 doubles
     return np.array(found)
 
 
-def top_features(nrn_F: Floats, top: int) -> Indices:
-    """The features of highest NRN, highest first; among equals the one of lower index."""
-    return np.argsort(-nrn_F, kind="stable")[:top]
-
-
-def overlaps(tops_a: Sequence[Indices], tops_b: Sequence[Indices]) -> Floats:
-    """Share of features that every set of `tops_a` has in common with every set of `tops_b`, [a, b]."""
-    return np.array([[len(np.intersect1d(a, b)) / max(len(a), 1) for b in tops_b] for a in tops_a])
+def firing(readout: Readout) -> NDArray[np.bool_]:
+    """Which features fire often enough to be spoken of, [F]: in both halves, in base or in the same checkpoint."""
+    enough = [readout.fired(half) >= MIN_FIRED for half in readout.halves()]
+    found: NDArray[np.bool_] = np.logical_and.reduce(enough).any(axis=0)
+    return found
 
 
 def _sums(
     work: Workspace, model: Crosscoder, readers: dict[str, StoreReader], tokens: Tokens
-) -> tuple[CodeSums, dict[str, TargetSums]]:
-    """The sums of the codes and of every model's activations; each is one unit, in a file of its own."""
+) -> tuple[CodeSums, dict[str, TargetSums], dict[str, SwapSums]]:
+    """The sums of the frozen codes and of every model; each is one unit, in a file of its own."""
     features, d = model.config.features, model.config.d
     progress = work.progress(tokens.stop * (len(readers) + 1), "tokens")
-    blocks = _Blocks(model, readers, tokens, progress)
-    codes = CodeSums(**cached(work.scratch / "codes.npz", lambda: asdict(CodeSums.over(blocks.codes(), features))))
-    targets = {}
+    blocks = Blocks(model, readers, tokens, progress)
+
+    def code_sums() -> dict[str, Floats]:
+        return _arrays(CodeSums.over(blocks.codes(), features))
+
+    codes = _pick(CodeSums, cached(work.scratch / "codes.npz", code_sums))
+    targets, swapped = {}, {}
     for index, name in enumerate(readers, start=1):
         progress.to(index * tokens.stop)
 
-        def target_sums(name: str = name) -> dict[str, Floats]:
-            return asdict(TargetSums.over(blocks.targets(name), features, d))
+        def model_sums(name: str = name) -> dict[str, Floats]:
+            target, swap = TargetSums.empty(features, d), SwapSums.empty(GROUPS, features)
+            for block in blocks.of(name):
+                target.add(block.codes, block.acts_BD, block.half_B)
+                swap.add(block.swapped_BF, block.group_B)
+            return _arrays(target) | _arrays(swap)
 
-        targets[name] = TargetSums(**cached(work.scratch / f"{name}.npz", target_sums))
-    return codes, targets
-
-
-class _Blocks:
-    """Tokens in blocks: codes of the final models, encoded once and kept sparse, and every model's activations."""
-
-    def __init__(self, model: Crosscoder, readers: dict[str, StoreReader], tokens: Tokens, progress: Progress) -> None:
-        self._model, self._readers, self._tokens, self._progress = model, readers, tokens, progress
-        self._encoded: dict[int, Codes] = {}
-
-    def codes(self) -> Iterator[Codes]:
-        """Codes, block by block."""
-        for start in range(0, self._tokens.stop, BLOCK):
-            yield self._codes(start)
-            self._progress.add(self._stop(start) - start)
-
-    def targets(self, name: str) -> Iterator[tuple[Codes, Tensor, Tensor]]:
-        """Codes, one model's activations [tokens, d] and the tokens' half, block by block."""
-        for start in range(0, self._tokens.stop, BLOCK):
-            yield self._codes(start), self._read(name, start), self._half(start)
-            self._progress.add(self._stop(start) - start)
-
-    @torch.no_grad()
-    def _codes(self, start: int) -> Codes:
-        if start not in self._encoded:
-            acts_BMD = torch.stack([self._read(name, start) for name in self._model.config.models], dim=1)
-            self._encoded[start] = halved(self._model.encode(acts_BMD), self._half(start))
-        return self._encoded[start]
-
-    def _read(self, name: str, start: int) -> Tensor:
-        stored = self._readers[name].read(start, self._stop(start), self._model.config.layer)
-        return torch.from_numpy(stored)[self._kept(start)].to(self._model.W_enc.device)
-
-    def _half(self, start: int) -> Tensor:
-        half_B = torch.from_numpy(self._tokens.half[start : self._stop(start)])[self._kept(start)]
-        return half_B.to(self._model.W_enc.device)
-
-    def _kept(self, start: int) -> Tensor:
-        return torch.from_numpy(self._tokens.kept[start : self._stop(start)])
-
-    def _stop(self, start: int) -> int:
-        return min(start + BLOCK, self._tokens.stop)
+        found = cached(work.scratch / f"{name}.npz", model_sums)
+        targets[name], swapped[name] = _pick(TargetSums, found), _pick(SwapSums, found)
+    return codes, targets, swapped
 
 
-def _write(
-    work: Workspace, settings: TrackSettings, checkpoints: list[str], features: Indices, nrn_HCF: Floats, tokens: int
-) -> None:
-    top = min(settings.top, len(features))
-    on_all, first, second = ([top_features(nrn_F, top) for nrn_F in part] for part in nrn_HCF)
-    overlap_CC = overlaps(on_all, on_all)
-    halves_CC = (overlaps(first, second) + overlaps(second, first)) / 2
-    null_C = np.diagonal(halves_CC)
-    found: dict[str, Any] = {
-        "arm": settings.arm,
-        "checkpoints": checkpoints,
-        "overlap": overlap_CC.tolist(),
-        "null": {"mean": float(null_C.mean()), "low": float(null_C.min()), "high": float(null_C.max())},
-        "overlap_across_halves": halves_CC.tolist(),
-        "chance": top / len(features) if len(features) else None,
-        "top": top,
-        "top_features": {name: features[best].tolist() for name, best in zip(checkpoints, on_all, strict=True)},
-        "features": len(features),
-        "tokens": tokens,
-    }
-    pairs = [(a, b) for a in range(len(checkpoints)) for b in range(len(checkpoints))]
-    overlap = pd.DataFrame(
-        {
-            "checkpoint": [checkpoints[a] for a, _ in pairs],
-            "other": [checkpoints[b] for _, b in pairs],
-            "overlap": overlap_CC.ravel(),
-            "overlap_across_halves": halves_CC.ravel(),
-        }
-    )
-    by_feature = pd.DataFrame({"feature": features})
-    for index, name in enumerate(checkpoints):
-        by_feature[name] = nrn_HCF[0, index]
-    for table, file in ((overlap, "overlap.parquet"), (by_feature, "nrn.parquet")):
-        with atomic_path(work.folder / file) as path:
-            table.to_parquet(path, index=False)
-    write_json(work.folder / "tracking.json", found)
+def _arrays(sums: CodeSums | TargetSums | SwapSums) -> dict[str, Floats]:
+    return {name: value.cpu().numpy() for name, value in vars(sums).items()}
+
+
+def _pick(kind: type[Kind], found: dict[str, Floats]) -> Kind:
+    return kind(**{field.name: torch.from_numpy(found[field.name]) for field in fields(kind)})
+
+
+def _refit_overlap(nrn_HCF: Floats, checkpoints: list[str], features: Indices, top: int) -> dict[str, Any]:
+    """Overlap of the features of highest refitted NRN."""
+    found = Agreement(nrn_HCF, top)
+    return overlap_block(found, by_features(found, len(found.tops[0])), checkpoints, features)
+
+
+def _swap_overlap(
+    readout: Readout, weight_F: Floats, checkpoints: list[str], top: int, random: np.random.Generator
+) -> dict[str, Any]:
+    """Overlap of the features whose mean code, weighted by decoder norms, rises most above base's."""
+    features = np.flatnonzero(firing(readout))
+
+    def agreement(halves: list[Indices]) -> Agreement:
+        parts = (np.concatenate(halves), *halves)
+        return Agreement((readout.rise(part, weight_F)[:, features] for part in parts), top)
+
+    found = agreement(readout.halves())
+    redrawn = [agreement([random.choice(half, len(half)) for half in readout.halves()]) for _ in range(DRAWS)]
+    return overlap_block(found, by_documents(found, redrawn), checkpoints, features)
+
+
+def _pairs(checkpoints: list[str], block: dict[str, Any], readout: str) -> pd.DataFrame:
+    """An overlap block's matrices as rows, one a pair of checkpoints."""
+    pairs = [(a, b) for a in checkpoints for b in checkpoints]
+    matrices = {key: np.ravel(block[key]) for key in block if key.startswith("overlap")}
+    names = {"readout": readout, "checkpoint": [a for a, _ in pairs], "other": [b for _, b in pairs]}
+    return pd.DataFrame({**names, **matrices})

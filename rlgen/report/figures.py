@@ -148,21 +148,26 @@ def _level(corner: int, share: float) -> tuple[Point, Point]:
     return _ternary(first), _ternary(second)
 
 
-def overlap_matrix(names: Sequence[str], overlap: Sequence[Sequence[float]], null: Block, fill: str) -> str:
-    """Overlap of the top features between checkpoints, with the split-half null marked on the colour bar."""
-    cell, left, top = 46.0, 60.0, 8.0
+def overlap_matrix(names: Sequence[str], found: Block, key: str, fill: str) -> str:
+    """Overlap of the top features between checkpoints, with the split-half null marked on the colour bar.
+
+    `found` has the overlaps under `key`, their 95% intervals under `<key>_low` and `<key>_high`, and the `null`.
+    """
+    cell, left, top = 38.0, 60.0, 8.0
     side = cell * len(names)
     canvas = Canvas(left + side + 74, top + side + 26, "Overlap of the top features between checkpoints")
-    for i, (name, row) in enumerate(zip(names, overlap, strict=True)):
+    for i, (name, row) in enumerate(zip(names, found[key], strict=True)):
         y = top + i * cell
         canvas.text((left - 6, y + cell / 2 + 4), name, text_anchor="end")
         canvas.text((left + (i + 0.5) * cell, top + side + 15), name, text_anchor="middle")
         for j, value in enumerate(row):
             x = left + j * cell
-            canvas.rect(x + 1, y + 1, cell - 2, cell - 2, fill, fill_opacity=0.06 + 0.94 * value, rx=2)
+            low, high = found[f"{key}_low"][i][j], found[f"{key}_high"][i][j]
+            title = f"{name} and {names[j]}: {value:.2f} [{low:.2f}, {high:.2f}]"
+            canvas.rect(x + 1, y + 1, cell - 2, cell - 2, fill, title, fill_opacity=0.06 + 0.94 * value, rx=2)
             ink = "paper" if value > 0.6 else "ink"
             canvas.text((x + cell / 2, y + cell / 2 + 4), f"{value:.2f}", 11, ink, text_anchor="middle")
-    _colour_bar(canvas, left + side + 14, top, side, null, fill)
+    _colour_bar(canvas, left + side + 14, top, side, found["null"], fill)
     return canvas.svg()
 
 
@@ -171,9 +176,11 @@ def _colour_bar(canvas: Canvas, x: float, top: float, height: float, null: Block
     for step in range(steps):
         share = (step + 0.5) / steps
         canvas.rect(x, top + height * (1 - (step + 1) / steps), 10, height / steps + 0.3, fill, fill_opacity=share)
-    for value in (0.0, 0.5, 1.0):
-        canvas.text((x + 14, top + height * (1 - value) + (8 if value == 1 else 0)), f"{value:g}", 10)
     low, high, mean = (top + height * (1 - null[key]) for key in ("low", "high", "mean"))
+    for value in (0.0, 0.5, 1.0):
+        y = top + height * (1 - value) + (8 if value == 1 else 0)
+        if abs(y - mean) > 12:  # the null's name stands there
+            canvas.text((x + 14, y), f"{value:g}", 10)
     canvas.rect(x - 4, high, 18, max(low - high, 1.5), "paper", fill_opacity=0, stroke=colour("ink"))
     canvas.line((x - 4, mean), (x + 14, mean), "ink", 2)
     canvas.text((x + 18, mean + 3.5), "null", 11, "ink", font_weight=600)

@@ -96,8 +96,10 @@ def _tracking(summary: Mapping[str, Any], colours: dict[str, str]) -> Iterator[P
         fill = colours[tracked["arm"]]
         names = [c.rpartition("@")[2] if "@" in c else "final" for c in tracked["checkpoints"]]
         for key, label in (("overlap", "same tokens"), ("overlap_across_halves", "across two halves of the tokens")):
-            svg = figures.overlap_matrix(names, tracked[key], tracked["null"], fill)
+            svg = figures.overlap_matrix(names, tracked, key, fill)
             yield Panel(f"{key}-{name}".replace("_", "-"), f"{tracked['arm']}, {label}", svg)
+        svg = figures.overlap_matrix(names, tracked["swap_readout"], "overlap", fill)
+        yield Panel(f"swap-overlap-{name}", f"{tracked['arm']}, by swap readout", svg)
 
 
 def _localisation(summary: Mapping[str, Any], paths: Layout, colours: dict[str, str]) -> Iterator[Panel]:

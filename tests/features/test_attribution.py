@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rlgen.features.attribution import attribute, feature_table, mas, nrn, summary, with_scaling
+from rlgen.features.attribution import attribute, feature_table, mas, nrn, summary, with_l2, with_scaling
 from rlgen.study.sections import Attribution
 from rlgen.study.stages import AttributeSettings
 from tests.features.planted import planted, write_rates
@@ -63,6 +63,30 @@ def test_in_a_pair_an_equal_share_is_not_specific() -> None:
     assert found["nrn"]["quantiles"]["0.5"] == pytest.approx(1.1 / 2.1)
 
 
+def test_l2_stands_beside_l1_and_decides_nothing() -> None:
+    slots = ["base", "rl"]
+    l1_FM, l2_FM = np.array([[4.0, 4.0], [1.0, 3.0], [1.0, 9.0]]), np.array([[2.0, 4.0], [1.0, 3.0], [1.0, 9.0]])
+    rates = np.array([0.1, 0.1, 0.0])
+    by_l1 = feature_table(slots, l1_FM, rates, 0.5, RANGE)
+    table = with_l2(by_l1, slots, l2_FM)
+    np.testing.assert_allclose(table[["l2_base", "l2_rl"]], l2_FM)
+    np.testing.assert_allclose(table[["mas_l2_base", "mas_l2_rl"]], [[1 / 3, 2 / 3], [0.25, 0.75], [np.nan, np.nan]])
+    np.testing.assert_allclose(table["nrn_l2"], [2 / 3, 0.75, np.nan])
+    pd.testing.assert_frame_equal(table[by_l1.columns], by_l1)
+    unscaled = pd.DataFrame({f"{nu}_{slot}": [np.nan] * 3 for nu in ("nu_eps", "nu_r") for slot in slots})
+    found = summary(with_scaling(table, unscaled, slots), slots, RANGE)
+    assert (found["nrn"]["outside"], found["nrn_l2"]["outside"]) == (1, 2)
+    assert found["nrn"].keys() == found["nrn_l2"].keys()
+
+
+def test_a_joint_code_has_l2_shares_and_no_nrn() -> None:
+    slots = ["base", "sft", "rl"]
+    l2_FM = np.array([[1.0, 1.0, 2.0]])
+    table = with_l2(feature_table(slots, l2_FM, np.ones(1), 0.5, RANGE), slots, l2_FM)
+    np.testing.assert_allclose(table[[f"mas_l2_{slot}" for slot in slots]], [[0.25, 0.25, 0.5]])
+    assert "nrn_l2" not in table
+
+
 def test_the_arm_is_the_post_trained_side_wherever_it_stands() -> None:
     l1_FM = np.array([[9.0, 1.0]])
     assert feature_table(["rl", "base"], l1_FM, np.ones(1), 0.5, RANGE).loc[0, "nrn"] == pytest.approx(0.9)
@@ -81,3 +105,5 @@ def test_base_with_itself_has_no_extreme_feature(tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "out" / "features.parquet")
     np.testing.assert_allclose(table["nrn"], [0.5, 0.5, np.nan, 0.5])
     np.testing.assert_allclose(table["l1_base#2"], rows_FD.abs().sum(dim=1), rtol=1e-6)
+    np.testing.assert_allclose(table["l2_base#2"], rows_FD.square().sum(dim=1).sqrt(), rtol=1e-6)
+    np.testing.assert_allclose(table["nrn_l2"], [0.5, 0.5, np.nan, 0.5])

@@ -183,6 +183,7 @@ class Tree:
         self._manifest(folder, "attribute", json.loads(AttributeSettings(attribution=rule).canonical()))
         l1_FM, rate_F = self._decoders(name, slots)
         table = attribution.feature_table(slots, l1_FM, rate_F, rule.specific, rule.nrn_range)
+        table = attribution.with_l2(table, slots, l1_FM / 8)
         nu = {f"{nu}_{slot}": self.rng.uniform(0, 0.6, FEATURES) for nu in ("nu_eps", "nu_r") for slot in slots}
         table = attribution.with_scaling(table, pd.DataFrame(nu), slots)
         table.to_parquet(folder / "features.parquet")
@@ -209,9 +210,20 @@ class Tree:
         names = [*(f"{arm}@{index}" for index in range(1, 5)), arm]
         distance = np.abs(np.subtract.outer(range(5), range(5)))
         overlap = np.exp(-distance * (0.1 if arm == "sft" else 0.5))
-        found = {"arm": arm, "checkpoints": names, "overlap": overlap.tolist(), "top": 50, "tokens": 65536}
-        found |= {"null": {"mean": 0.86, "low": 0.8, "high": 0.9}, "chance": 0.2}
-        found["overlap_across_halves"] = (0.86 * overlap).tolist()
+        block: dict[str, Any] = {"top": 50, "chance": 0.2, "features": 240}
+        for key, shares in (("overlap", overlap), ("overlap_across_halves", 0.86 * overlap)):
+            low, high = np.clip(shares - 0.1, 0, 1), np.clip(shares + 0.1, 0, 1)
+            block |= {key: shares.tolist(), f"{key}_low": low.tolist(), f"{key}_high": high.tolist()}
+        block["null"] = {"mean": 0.86, "low": 0.8, "high": 0.9, "mean_low": 0.75, "mean_high": 0.93}
+        nrn = {
+            "quantiles": {n: attribution.quantiles(self.rng.uniform(0.3, 0.7, 50)) for n in names},
+            "distance_to_final": dict(zip(names, [0.04, 0.03, 0.02, 0.01, 0.0], strict=True)),
+            "distance_across_halves": dict.fromkeys(names, 0.006),
+            "rank_correlation": overlap.tolist(),
+            "rank_correlation_across_halves": (0.9 * overlap).tolist(),
+        }
+        found = {**block, "swap_readout": block, "arm": arm, "checkpoints": names, "tokens": 65536, "nrn": nrn}
+        found |= {"born": dict(zip(names, range(5), strict=True)), "died": dict.fromkeys(names, 2), "stable": 220}
         self._manifest(self.paths.tracking(name), "track", {})
         write_json(self.paths.tracking(name) / "tracking.json", found)
 

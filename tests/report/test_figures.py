@@ -89,6 +89,15 @@ def test_ternary_corners_and_centre() -> None:
     assert sides == pytest.approx([sides[0]] * 3, abs=0.2)
 
 
+def test_overlaps_are_as_dark_as_they_are_high_and_tell_their_interval() -> None:
+    found = {"o": [[1.0, 0.5], [0.5, 1.0]], "o_low": [[1.0, 0.36], [0.36, 1.0]], "o_high": [[1.0, 0.64], [0.64, 1.0]]}
+    svg = figures.overlap_matrix(["1", "final"], {**found, "null": {"mean": 0.9, "low": 0.8, "high": 1}}, "o", "m2")
+    assert "1 and final: 0.50 [0.36, 0.64]" in svg
+    same, other = (float(cell["fill-opacity"]) for cell in elements(svg, "rect")[:2])
+    assert same == pytest.approx(1.0)
+    assert other == pytest.approx(0.53)
+
+
 def test_score_plot_counts_what_passes_and_marks_the_chosen() -> None:
     scores = pd.DataFrame({"feature": range(40), "score": np.linspace(1.0, 0.0, 40)})
     svg = causal.score_plot("max", scores, [0, 3], 0.5, "m2")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PANELS = {
     *(f"accuracy-{group}" for group in ("train_domain", "transfer", "unseen")),
-    *("nrn-base-sft", "nrn-base-rl", "mas-base-sft-rl", "overlap-base-sft", "overlap-base-rl"),
+    *("nrn-base-sft", "nrn-base-rl", "mas-base-sft-rl", "overlap-base-sft", "overlap-base-rl", "swap-overlap-base-rl"),
     *("score-max", "score-par", "score-cnt", "threshold-curve", "amplify", "ablate", "wall-time"),
 }
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -218,6 +218,12 @@ def test_a_study_without_a_part_still_has_its_page(tree: Tree, missing: str) -> 
         assert "without a control" in page
 
 
+def test_births_and_deaths_stand_beside_the_drift_by_checkpoint(page: str) -> None:
+    text = Reader(page).text
+    assert re.search(r"rl rl@1 0 2 0\.\d+ … 0\.\d+ 0\.04 0\.006 0\.14 0\.12 rl@2 1 2", text)
+    assert "Neither happens to 220 features of sft, 220 features of rl." in text
+
+
 def test_tasks_of_the_papers_names_stand_beside_its_numbers(tree: Tree) -> None:
     tree.tasks = {"train_domain": ["math500"], "transfer": ["sciq", "arc_challenge"], "unseen": ["piqa"]}
     text = Reader(tree.write().report()).text
@@ -233,7 +239,11 @@ def test_tasks_of_the_papers_names_stand_beside_its_numbers(tree: Tree) -> None:
     ("file", "keys"),
     [
         ("features/base-rl/attribution/attribution.json", ("nrn", "below")),
+        ("features/base-rl/attribution/attribution.json", ("nrn_l2", "share_outside")),
         ("features/base-rl/tracking/tracking.json", ("null",)),
+        ("features/base-rl/tracking/tracking.json", ("swap_readout", "overlap_low")),
+        ("features/base-rl/tracking/tracking.json", ("born", "rl@1")),
+        ("features/base-rl/tracking/tracking.json", ("nrn", "rank_correlation_across_halves")),
         ("features/base-rl/localisation/localisation.json", ("threshold_curve",)),
         ("interventions/base-rl/amplify/effects.json", ("groups", "transfer", "ceiling")),
         ("interventions/base-rl/ablate/effects.json", ("tasks", "max", "baseline")),

@@ -15,6 +15,8 @@ from rlgen.stage import Workspace
 
 TOKENS = 2048
 """Corpus tokens, in rows evenly spread."""
+DRAWS = 5
+"""Matched sets that are tried on text, at most."""
 BATCH = 2048
 
 
@@ -25,7 +27,7 @@ def damage(work: Workspace, lab: Lab, corpus: Path) -> dict[str, float | list[fl
     are no prompts. Of an edit at some tokens alone this is an upper bound of what it can do to text.
     """
     rows = Rows.of(corpus, TOKENS).batches(BATCH)
-    draws: list[Condition] = [(effects.MATCHED, draw) for draw in range(lab.settings.draws)]
+    draws: list[Condition] = [(effects.MATCHED, draw) for draw in range(min(DRAWS, lab.settings.draws))]
     conditions: list[Condition] = [(effects.BASELINE, 0), (effects.EFFECT, 0), *draws]
     if lab.changes_nothing:
         conditions = conditions[:1]

@@ -128,7 +128,7 @@ def _found_again(fit: Mapping[str, Any], which: str) -> float | None:
 def _inputs(summary: Mapping[str, Any], paths: Layout) -> dict[str, Path]:
     """The artifacts that panels and samples are drawn from."""
     inputs = {f"evaluation {model}": paths.evaluation(model) for model in summary["models"]}
-    names = [*summary["crosscoders"], *(NULLS[key] for key in summary["nulls"])]
+    names = [*summary["crosscoders"], *(name for key, name in NULLS.items() if key in summary["nulls"])]
     inputs |= {f"attribution {name}": paths.attribution(name) for name in names}
     if summary["localisation"]:
         inputs["localisation"] = paths.localisation(summary["localisation"]["crosscoder"])

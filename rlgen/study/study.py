@@ -169,11 +169,9 @@ class Study(Section):
         return "transplant" if "transplant" in self.edits else "amplify"
 
     def edits_of(self, fit: str) -> list[str]:
-        """Kinds of edits made with the features of a fit: all with the study's own, with others those of its claims."""
-        if self.localisation is None or fit == NOISE_NULL:
-            return [self.main_edit]
-        claimed = ["amplify", self.main_edit]
-        return self.edits if fit == self.localisation.crosscoder else [kind for kind in self.edits if kind in claimed]
+        """Kinds of edits made with the features of a fit: all with the study's own, the main one with others."""
+        own = self.localisation is not None and fit == self.localisation.crosscoder
+        return self.edits if own else [self.main_edit]
 
     def edited_with(self, fit: str) -> list[str]:
         """The fits whose features are edited together, one a layer."""

@@ -21,6 +21,7 @@ from rlgen.report.summary import summarise
 from rlgen.stage import write_json
 from rlgen.study.sections import Attribution, Report
 from rlgen.study.stages import AttributeSettings, ReportSettings, SummarySettings
+from rlgen.study.study import NOISE_NULL
 
 GROUPS = {"train_domain": ["mod"], "transfer": ["max", "par", "cnt"], "unseen": ["min", "dif"]}
 ACCURACY = {"base": (0.40, 0.47), "sft": (0.12, 0.15), "rl": (0.95, 0.83)}
@@ -62,6 +63,7 @@ class Tree:
 
     @property
     def settings(self) -> SummarySettings:
+        edited_null = {NOISE_NULL: ["amplify"]} if self.nulls else {}
         return SummarySettings(
             seed=3,
             study="synthetic",
@@ -72,8 +74,9 @@ class Tree:
             variants={"base-rl": ["base-rl", *self.other_fits]} if self.other_fits else {},
             taught=self.taught,
             stores={"base": 1, "sft": 1, "rl": 1, "rl@1": 1},
-            localised=["base-rl"] if self.localisation else [],
-            edits={"base-rl": ["amplify", "ablate"]} if self.localisation else {},
+            localised=["base-rl", *edited_null] if self.localisation else [],
+            edits={"base-rl": ["amplify", "ablate"], **edited_null} if self.localisation else {},
+            oracle=self.localisation,
             tracked=["base-sft", "base-rl"] if self.tracking else [],
         )
 
@@ -91,6 +94,9 @@ class Tree:
             self._localisation()
             self._intervention("amplify", self.amplified)
             self._intervention("ablate", self.ablated)
+            if self.nulls:
+                self._intervention("amplify", 0.0, NOISE_NULL)
+            self._comparison()
         self._manifest(self.paths.model("rl"), "grpo", {}, 20.0)
         self._manifest(self.paths.model("sft"), "sft", {}, 16.0)
         self._curves("sft", {"loss": 40, "entropy": 40, "kl_to_base": 8})
@@ -281,7 +287,7 @@ class Tree:
         }
         write_json(folder / "localisation.json", found)
 
-    def _intervention(self, edit: str, effect: float) -> None:
+    def _intervention(self, edit: str, effect: float, fit: str = "base-rl") -> None:
         tasks = [task for names in self.tasks.values() for task in names]
         model, donor, alpha = ("base", "rl", 2.0) if edit == "amplify" else ("rl", "base", 1.0)
         changes = [("baseline", 0, 0.0), ("effect", 0, effect), ("encode_decode", 0, 0.0)]
@@ -293,7 +299,7 @@ class Tree:
         measured = effects.measure(items, 200, 3)
         found = {
             **{"edit": edit, "model": model, "donor": donor, "layer": 3, "alpha": alpha, "tokens": "last_prompt"},
-            **{"crosscoder": "base-rl", "samples": 1, "features": list(range(10)), "shift_norm": 5.5},
+            **{"crosscoder": fit, "samples": 1, "features": list(range(10)), "shift_norm": 5.5},
             "matched_features": [list(range(10, 20))] * self.draws,
             "tasks": {task: effects.block([measured[task]], edit) for task in tasks},
             "groups": {g: effects.block([measured[task] for task in names], edit) for g, names in self.tasks.items()},
@@ -303,8 +309,17 @@ class Tree:
             "damage": {"unedited": 1.4, "edited": 1.5, "matched_random": [1.45] * self.draws, "tokens": 2048},
         }
         normed = self.score != "code_difference" and edit == "amplify"
-        self._manifest(self.paths.intervention("base-rl", edit), "intervene", {"edit": {"norm": 0.7} if normed else {}})
-        write_json(self.paths.intervention("base-rl", edit) / "effects.json", found)
+        self._manifest(self.paths.intervention(fit, edit), "intervene", {"edit": {"norm": 0.7} if normed else {}})
+        write_json(self.paths.intervention(fit, edit) / "effects.json", found)
+
+    def _comparison(self) -> None:
+        folder = self.paths.comparison("base-rl")
+        self._manifest(folder, "compare", {})
+        effect = {"effect": 0.2, "low": 0.15, "high": 0.25}
+        row = {"features": list(range(10)), "of_oracle": 0.8, "rank_correlation": 0.97, "alone_mean": 0.02}
+        row |= {"effects": {"transfer": effect, "unseen": effect}, "turned": {"statistic": 0.6}}
+        methods = {"attribution": row, "oracle": {**row, "rank_correlation": None}, "random": {**row, "turned": None}}
+        write_json(folder / "comparison.json", {"edit": "amplify", "tried": 219, "methods": methods})
 
     def _edited(self, task: str, rate: float, changes: list[tuple[str, int, float]]) -> pd.DataFrame:
         """Answers to the measuring items of a task under conditions that change the rate of right ones."""

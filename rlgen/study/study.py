@@ -129,6 +129,10 @@ class Study(Section):
         """Every task, group after group."""
         return [*self.tasks.train_domain, *self.tasks.transfer, *self.tasks.unseen]
 
+    def tasks_of(self, model: str) -> list[Task]:
+        """The tasks that a model answers; features are but localised on the noised base: its are the transfer tasks."""
+        return self.tasks.transfer if model == NOISE else self.all_tasks
+
     @property
     def measured_groups(self) -> dict[str, list[str]]:
         """Task names by group, of the groups that interventions are measured on; the others are empty."""

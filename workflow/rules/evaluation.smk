@@ -1,10 +1,10 @@
-# Every model's answers to every task.
+# Every model's answers to every task; the noised base's, on whom features are but localised, to the transfer tasks.
 
 
 rule evaluate:
     input:
         model=paths.model("{model}"),
-        tasks=[paths.task(task.name) for task in study.all_tasks],
+        tasks=lambda w: [paths.task(task.name) for task in study.tasks_of(w.model)],
     output:
         directory(paths.evaluation("{model}")),
     params:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 KILLS = 5
 STAGES = (
     "problems", "task", "corpus", "pretrain", "sft", "grpo", "perturb", "evaluate", "dump", "fit", "diagnose",
-    "attribute", "track", "localise", "intervene", "report",
+    "attribute", "track", "localise", "intervene", "compare", "report",
 )  # fmt: skip
 
 

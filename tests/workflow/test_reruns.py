@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 END = {"summary": 1, "report": 1}
 ONE_CROSSCODER = {"fit": 1, "diagnose": 1, "attribute": 1}
-CAUSAL = {"localise": 2, "intervene": 3}
+CAUSAL = {"localise": 2, "intervene": 3, "compare": 1}
 """Of the localised crosscoder and of the null of noise, which is amplified alone."""
 SECOND_RL = {**tiny_settings()["arms"][1], "name": "rl2"}
 EVERYTHING = {
@@ -57,25 +57,25 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "codec": ("activations.codec", "lz4", STORES_DOWNSTREAM),
     "outliers": ("activations.outlier_norm", 20, {k: n for k, n in STORES_DOWNSTREAM.items() if k != "dump"}),
     "a transfer task's items": ("tasks.transfer.0.items", 50, {"task": 1, "evaluate": 4, **CAUSAL, **END}),
-    "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 4, **CAUSAL, **END}),
+    "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
     "evaluation samples": ("evaluation.samples", 1, {"task": 4, "evaluate": 4, **CAUSAL, **END}),
     "tracked tokens": ("tracking.tokens", 4096, {"dump": 4, "track": 2, **END}),
     "tracked top": ("tracking.top", 5, {"track": 2, **END}),
     "specificity": ("attribution.specific", 0.6, {"attribute": 5, **END}),
     "localisation threshold": ("localisation.threshold", 0.3, {**CAUSAL, **END}),
-    "amplification's alpha": ("interventions.amplify.alpha", 1.0, {"intervene": 2, **END}),
+    "amplification's alpha": ("interventions.amplify.alpha", 1.0, {"intervene": 2, "compare": 1, **END}),
     "a transplant, which the null is given in the place of amplification": (
         "interventions.transplant",
         {"tokens": "last_prompt"},
-        {"intervene": 2, **END},
+        {"intervene": 2, "compare": 1, **END},
     ),
     "another seed of the localised crosscoder": (
         "crosscoders.base-rl.seeds",
         [1],
-        {**ONE_CROSSCODER, "attribute": 2, "localise": 1, "intervene": 2, **END},
+        {**ONE_CROSSCODER, "attribute": 2, "localise": 1, "intervene": 1, **END},
     ),
     "ablation's tokens": ("interventions.ablate.tokens", "last_prompt", {"intervene": 1, **END}),
-    "number of matched draws": ("interventions.draws", 25, {"intervene": 3, **END}),
+    "number of matched draws": ("interventions.draws", 25, {"intervene": 3, "compare": 1, **END}),
     "a teacher": ("teacher", {"path": "owner/model"}, {**SOLUTIONS_DOWNSTREAM, "adopt": 1, "teacher": 1}),
     "no nulls": ("nulls", None, END),
     "seed": ("seed", 1, EVERYTHING),

@@ -112,9 +112,9 @@ def paper_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _effect_table(summary: Mapping[str, Any], edit: str) -> list[dict[str, Any]]:
-    block = summary["interventions"][edit]
+    block, theirs = summary["interventions"][edit], INTERVENTIONS.get(edit, {})
     return [
-        {"label": label, "block": row, "task": task, "paper": INTERVENTIONS[edit].get(paper_task(task or "") or "")}
+        {"label": label, "block": row, "task": task, "paper": theirs.get(paper_task(task or "") or "")}
         for label, row, task in effect_rows(summary, block)
     ]
 

@@ -75,7 +75,7 @@ class Tree:
             taught=self.taught,
             stores={"base": 1, "sft": 1, "rl": 1, "rl@1": 1},
             localised=["base-rl", *edited_null] if self.localisation else [],
-            edits={"base-rl": ["amplify", "ablate"], **edited_null} if self.localisation else {},
+            edits={"base-rl": ["amplify", "transplant", "ablate"], **edited_null} if self.localisation else {},
             oracle=self.localisation,
             tracked=["base-sft", "base-rl"] if self.tracking else [],
         )
@@ -93,6 +93,7 @@ class Tree:
         if self.localisation:
             self._localisation()
             self._intervention("amplify", self.amplified)
+            self._intervention("transplant", self.amplified)
             self._intervention("ablate", self.ablated)
             if self.nulls:
                 self._intervention("amplify", 0.0, NOISE_NULL)
@@ -289,9 +290,9 @@ class Tree:
 
     def _intervention(self, edit: str, effect: float, fit: str = "base-rl") -> None:
         tasks = [task for names in self.tasks.values() for task in names]
-        model, donor, alpha = ("base", "rl", 2.0) if edit == "amplify" else ("rl", "base", 1.0)
+        model, donor, alpha = ("base", "rl", 2.0) if effects.EDITED[edit] == "base" else ("rl", "base", 1.0)
         changes = [("baseline", 0, 0.0), ("effect", 0, effect), ("encode_decode", 0, 0.0)]
-        changes += [("ceiling", 0, 0.36 if edit == "amplify" else -0.34)]
+        changes += [("ceiling", 0, 0.36 if model == "base" else -0.34)]
         changes += [("donor", 0, ACCURACY[donor][1] - ACCURACY[model][1])]
         for name, spread, draws in (("matched_random", 0.06, self.draws), ("random_direction", 0.02, 5)):
             changes += [(name, draw, self.rng.normal(-0.02, spread)) for draw in range(draws)]

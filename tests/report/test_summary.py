@@ -122,7 +122,7 @@ def test_read_again_its_order_is_the_studys(tree: Tree) -> None:
     summary = read_summary(tree.paths.summary)
     assert list(summary["arms"]) == ["sft", "rl"]
     assert list(summary["crosscoders"]) == ["base-sft", "base-rl", "base-sft-rl"]
-    assert list(summary["interventions"]) == ["amplify", "ablate"]
+    assert list(summary["interventions"]) == ["amplify", "transplant", "ablate"]
 
 
 def test_numbers_that_json_lacks_become_null() -> None:
@@ -196,7 +196,7 @@ def test_nothing_localised_holds_nothing(tree: Tree) -> None:
     path = tree.paths.localisation("base-rl") / "localisation.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "features": [], "reason": "none passes"}))
     nothing = dict.fromkeys(("mean", "q05", "q95"), 0.0) | {"draws": 20, "values": [0.0] * 20, "p": 1.0}
-    for edit in ("ablate", "amplify"):
+    for edit in ("ablate", "amplify", "transplant"):
         path = tree.paths.intervention("base-rl", edit) / "effects.json"
         effects = json.loads(path.read_text())
         for block in effects["groups"].values():

@@ -21,15 +21,29 @@ def rows(summary: dict[str, Any]) -> dict[str, str]:
     specific = summary["crosscoders"]["base-sft-rl"]["specific_features"]
     found["specific features, joint: SFT / RL"] = f"{specific['sft']} / {specific['rl']}"
     found["localised features"] = str(len(summary["localisation"]["features"]))
-    for edit in ("amplify", "ablate"):
-        block = summary["interventions"][edit]
+    for edit, block in summary["interventions"].items():
         for name, scope in (("transfer", block), ("unseen", block["unseen"])):
             matched = scope["matched_random"]
             low, high = (f"{matched[key]:+.2f}" for key in ("q05", "q95"))
             found[f"{edit}, {name}"] = f"**{scope['effect']:+.2f}** [{scope['low']:+.2f}, {scope['high']:+.2f}]"
             found[f"{edit}, {name}: matched sets, 5% to 95%"] = f"{low} to {high}"
             found[f"{edit}, {name}: whole layer patched"] = f"{scope['ceiling']:+.2f}"
+        turned = block["turned"]["transfer"]
+        share = f"{turned['statistic']:.2f} (matched sets, 95%: {turned['matched_random']['q95']:.2f})"
+        found[f"{edit}: of the way to {turned['towards']} at the decision"] = share
+        if len(block["fits"]) > 1:
+            effects = " / ".join(f"{fit['effect']:+.2f}" for fit in block["fits"])
+            found[f"{edit}, transfer: by seed of the crosscoder"] = effects
+    for name, method in summary["comparison"]["methods"].items():
+        ranks = "" if method["rank_correlation"] is None else f", rho {method['rank_correlation']:.2f}"
+        found[f"chosen by {name}: transfer{', rank correlation with the oracle' * bool(ranks)}"] = (
+            f"{method['effects']['transfer']['effect']:+.2f}{ranks}"
+        )
     found["base with itself: features outside NRN 0.4-0.6"] = str(summary["nulls"]["base_base"]["outside"])
+    null = summary["nulls"]["interventions"]
+    found["transplant from noised base, transfer"] = f"{null['effect']:+.2f} [{null['low']:+.2f}, {null['high']:+.2f}]"
+    for name, verdict in summary["verdicts"].items():
+        found[f"verdict: `{name}`"] = verdict["verdict"]
     return found
 
 

@@ -95,7 +95,8 @@ class Loader:
 
     A batch is `batch_size` tokens over all ranks (the last one may be smaller), less those whose norm in any model
     exceeds `outlier_norm` times that model's median norm; rank r of `world` is given every `world`-th of them. `epochs`
-    may be a fraction. With a GPU as `device`, windows are in its memory: chunks go there through pinned memory, on
+    may be a fraction; with `tokens` they are of the first chunks that hold so many. With a GPU as `device`, windows are
+    in its memory: chunks go there through pinned memory, on
     streams of their own.
     """
 
@@ -111,10 +112,11 @@ class Loader:
         world: int = 1,
         buffer_bytes: int = BUFFER_BYTES,
         device: torch.device | str = "cpu",
+        tokens: int | None = None,
     ) -> None:
         self.joined, self.layer, self.batch_size, self.seed = joined, layer, batch_size, seed
         self.rank, self.world, self.device = rank, world, torch.device(device)
-        self._blocks = joined.blocks
+        self._blocks = [(start, stop) for start, stop in joined.blocks if tokens is None or start < tokens]
         for reader in joined.distinct:
             reader.layer_index(layer)
         self._outlier_norm = outlier_norm
@@ -124,7 +126,7 @@ class Loader:
         self._blocks_in_window = max(1, buffer_bytes // 2 // (int(self._lengths.max()) * width))
         self._buffers: list[Tensor] = []
         self._of_thread = threading.local()
-        self.epoch_tokens = joined.tokens_total
+        self.epoch_tokens = int(self._lengths.sum())
         """Tokens of an epoch, outliers among them."""
         self.total_tokens = round(epochs * self.epoch_tokens)
         """Tokens over all epochs and ranks, outliers among them."""
@@ -239,7 +241,8 @@ class Loader:
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """All chunks, at random, but those of a shard evenly spread: so every window has some of nearly every shard."""
         random = self._random(epoch)
-        _, shard, counts = np.unique(self.joined.readers[0].shard_of_block, return_inverse=True, return_counts=True)
+        shards = self.joined.readers[0].shard_of_block[: len(self._blocks)]
+        _, shard, counts = np.unique(shards, return_inverse=True, return_counts=True)
         sequence = np.lexsort((random.random(len(shard)), shard))
         rank = np.empty(len(shard), dtype=np.int64)
         rank[sequence] = np.arange(len(shard)) - np.repeat(np.cumsum(counts) - counts, counts)

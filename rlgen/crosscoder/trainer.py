@@ -46,6 +46,7 @@ class Trainer:
             rank=mesh.data.rank,
             world=mesh.data.size,
             device=self.device,
+            tokens=chosen.tokens,
         )
         self.config = CrosscoderConfig(
             models=list(chosen.models),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,29 @@ def compare(paths: Layout, fits: Sequence[str], numbers: Sequence[Mapping[str, A
     return [
         {"name": name, "differs": changed, **found} for name, changed, found in zip(fits, differs, kept, strict=True)
     ]
+
+
+def compare_localised(paths: Layout, fits: Mapping[str, Mapping[str, Any]], edit: str) -> list[dict[str, Any]]:
+    """One row for each fit whose features were localised, from its numbers: what the recipe changes of NRN's tail, of
+    dead features and seed stability, and what the localised features then do (`edit`, transfer tasks)."""
+    settings = {name: _settings(paths, name) for name in fits}
+    first = next(iter(settings.values()), {})
+    rows = []
+    for name, found in fits.items():
+        effects = json.loads((paths.intervention(name, edit) / "effects.json").read_text())
+        nrn, moved = found.get("nrn") or {}, effects["groups"]["transfer"]
+        row = {key: found[key] for key in KEPT if key in found}
+        row |= {"nrn_outside": nrn.get("share_outside"), "nrn_highest": nrn.get("quantiles", {}).get("0.99")}
+        row |= {"edit": edit, "localised": len(effects["features"]), "moved": moved and _moved(moved)}
+        differs = {key: value for key, value in settings[name].items() if value != first[key] and key != "models"}
+        rows.append({"name": name, "differs": differs, **row})
+    return rows
+
+
+def _moved(block: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("effect", "low", "high", "n", "ceiling", "of_ceiling")
+    matched = {key: block["matched_random"][key] for key in ("q05", "q95", "p", "draws")}
+    return {**{key: block[key] for key in kept}, "matched_random": matched}
 
 
 def _settings(paths: Layout, fit: str) -> dict[str, Any]:

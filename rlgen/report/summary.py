@@ -12,7 +12,7 @@ import pandas as pd
 
 from rlgen.errors import StudyError
 from rlgen.paths import Layout
-from rlgen.report.comparison import compare
+from rlgen.report.comparison import compare, compare_localised
 from rlgen.report.contrasts import contrasts, group_accuracy, paired_tests
 from rlgen.report.findings import findings
 from rlgen.report.jobs import cost, find_jobs
@@ -54,6 +54,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
             for name, fits in settings.variants.items()
         },
         "tracking": {name: read_json(paths.tracking(name) / "tracking.json") for name in settings.tracked},
+        "fits": _fits(paths, settings),
         "localisation": _localisation(paths, settings.localised[0]) if settings.localised else None,
         "interventions": _interventions(paths, settings) if settings.localised else {},
         "comparison": read_json(paths.comparison(settings.localised[0]) / "comparison.json")
@@ -153,6 +154,15 @@ def _crosscoder(paths: Layout, name: str, models: list[str]) -> dict[str, Any]:
         "specific_above": settings.specific,
         "nrn_range": list(settings.nrn_range),
     }
+
+
+def _fits(paths: Layout, settings: SummarySettings) -> list[dict[str, Any]]:
+    """The fits whose features were localised, side by side."""
+    tested = [fit for fit in settings.localised if fit != NOISE_NULL]
+    if not tested:
+        return []
+    main = "transplant" if "transplant" in settings.edits[tested[0]] else "amplify"
+    return compare_localised(paths, {fit: _crosscoder(paths, fit, []) for fit in tested}, main)
 
 
 def _localisation(paths: Layout, crosscoder: str) -> dict[str, Any]:

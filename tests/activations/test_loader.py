@@ -45,6 +45,14 @@ def joined_numbers(folder: Path, count: int, models: int, chunk: int, parts: int
     return join(stores)
 
 
+def test_a_limit_takes_the_first_chunks_and_no_others(tmp_path: Path) -> None:
+    joined = joined_numbers(tmp_path, 512, 2, chunk=16)
+    loader = Loader(joined, 1, 32, seed=0, epochs=3, tokens=100)
+    seen = torch.cat(list(loader))[:, 0, 0].int().tolist()
+    assert loader.epoch_tokens == 112  # seven chunks of 16
+    assert sorted(seen) == sorted(list(range(112)) * 3)
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     count=st.integers(5, 300),

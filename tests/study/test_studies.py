@@ -11,6 +11,7 @@ from tests.workflow.study_run import jobs
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "workflow/studies").glob("*.yaml"))
 NAMES = [path.stem for path in STUDIES]
+MINIATURE = sorted((ROOT / "workflow/studies/miniature").glob("*.yaml"))
 
 
 def test_there_is_one_for_each_model_of_the_paper_and_one_for_one_card() -> None:
@@ -65,3 +66,16 @@ def test_its_whole_dag_is_planned_without_network(path: Path, tmp_path: Path) ->
     assert found["teacher"] == found["problems"] == found["corpus"] == found["sft"] == found["grpo"] == 1
     assert found["dump"] == study.activations.parts * (len(study.models) + 1) + len(checkpoints)
     assert found["fit"] == len(study.fits) == 2 + 2 * len(study.crosscoders) + 2 * 2
+
+
+@pytest.mark.parametrize("path", MINIATURE, ids=lambda path: path.stem)
+def test_the_miniatures_further_studies_are_the_miniature(path: Path) -> None:
+    """All that they leave to be made before the crosscoders is the same as config.yaml's."""
+    further, own = load_study(path), load_study(ROOT / "config.yaml")
+    assert further.study == f"mini-{path.stem}"
+    for part in ("base", "problems", "tasks", "evaluation", "corpus", "seed"):
+        assert getattr(further, part) == getattr(own, part), part
+    arms = {arm.name: arm.model_dump(exclude={"checkpoints", "kl_every"}) for arm in further.arms}
+    assert arms == {
+        arm.name: arm.model_dump(exclude={"checkpoints", "kl_every"}) for arm in own.arms if arm.name in arms
+    }

@@ -65,8 +65,10 @@ class Crosscoder(Section):
     """Weight of the auxiliary loss that revives dead features (not for relu_l1)."""
     feature_shards: PositiveInt = 1
     """How many processes of a distributed fit share the features; the others share the tokens."""
+    tokens: PositiveInt | None = None
+    """Only about the first so many tokens of the stores, in whole chunks; all if not given."""
     epochs: PositiveFloat = 1.0
-    """Passes over the activations."""
+    """Passes over the activations, or over the first `tokens` of them."""
     batch_size: PositiveInt = 1024
     """Tokens per step. Paper: 1,024."""
     lr: PositiveFloat = 1e-4

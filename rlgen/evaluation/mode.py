@@ -8,6 +8,7 @@ from importlib import import_module
 import pandas as pd
 
 from rlgen.errors import StudyError
+from rlgen.posttrain.rewards import working_directory_on_path
 
 
 class Mode:
@@ -26,12 +27,15 @@ class Mode:
 
 
 def load_mode(name: str) -> Callable[[str, str], bool]:
-    """The function of that name. Raises StudyError if there is none."""
+    """The function of that name; modules of the working directory are found too. Raises StudyError if there is none."""
     module, _, function = name.partition(":")
     try:
-        found: Callable[[str, str], bool] = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        with working_directory_on_path():
+            found: Callable[[str, str], bool] = getattr(import_module(module), function)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise StudyError(
             f"interventions.mode: `{name}` cannot be loaded ({error}); give package.module:function"
         ) from None
+    if not callable(found):
+        raise StudyError(f"interventions.mode: `{name}` is not a function; name one of (prompt, response)")
     return found

@@ -184,17 +184,25 @@ class Lab:
 
     @cached_property
     def portions(self) -> list[Portion]:
-        """The measurement items, in portions whose prompts together are of limited length."""
+        """The measurement items, in portions whose prompts together are of limited length.
+
+        A task's items with the same prompt are in one, that of the first: an answer's random numbers follow from how
+        often its prompt has been asked in a run. The answers are those of one portion.
+        """
         found: list[Portion] = [{}]
         room = self.settings.portion_tokens
         for task in self.harness.tasks:
-            lengths = {item: len(ids) for item, ids in self.harness.prompt_ids(task).items()}
-            for item in self.localised[0].measurement_items.get(task, list(lengths))[: self.settings.items]:
-                room -= lengths[item]
+            ids = self.harness.prompt_ids(task)
+            groups: dict[bytes, list[str]] = {}
+            for item in self.localised[0].measurement_items.get(task, list(ids))[: self.settings.items]:
+                groups.setdefault(prompt_key(ids[item]), []).append(item)
+            for group in groups.values():
+                length = sum(len(ids[item]) for item in group)
+                room -= length
                 if room < 0 and found[-1]:
                     found.append({})
-                    room = self.settings.portion_tokens - lengths[item]
-                found[-1].setdefault(task, []).append(item)
+                    room = self.settings.portion_tokens - length
+                found[-1].setdefault(task, []).extend(group)
         return found
 
     def references(self, portion: Portion) -> dict[Condition, pd.DataFrame]:

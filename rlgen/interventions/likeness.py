@@ -42,8 +42,8 @@ def turned(
     matched set comes as near, where they were measured. None without items or where the two models do not differ.
     """
     column = {"base": "kl_arm", "arm": "kl_base"}[EDITED[edit]]
-    here = items[items["task"].isin(tasks)]
-    if here.empty or here[column].isna().all():
+    here = items[items["task"].isin(tasks) & items[column].notna()]
+    if here.empty:
         return None
     per_item = here.groupby(["task", "condition", "draw", "item"], sort=True)[column].mean()
     kept = [per_item.loc[task] for task in tasks if task in per_item.index.get_level_values("task")]

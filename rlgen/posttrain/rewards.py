@@ -38,7 +38,7 @@ def load_reward(name: str) -> Reward:
     if not (module and colon and function):
         raise StudyError(f"reward: `{name}` is not of the form package.module:function")
     try:
-        with _working_directory_on_path():
+        with working_directory_on_path():
             found = getattr(import_module(module), function)
     except ImportError as error:
         raise StudyError(
@@ -70,7 +70,8 @@ def _checked(name: str, reward: Reward) -> Reward:
 
 
 @contextlib.contextmanager
-def _working_directory_on_path() -> Iterator[None]:
+def working_directory_on_path() -> Iterator[None]:
+    """While the block lasts, modules of the working directory are found, after installed ones."""
     here = str(Path.cwd())
     sys.path.append(here)
     try:

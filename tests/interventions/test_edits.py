@@ -1,5 +1,6 @@
 """Edits of a live model: what they change, and what they leave alone."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import get_args
@@ -11,12 +12,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.crosscoder.model import Crosscoder
+from rlgen.data.tasks import make_task
 from rlgen.evaluation.harness import Harness
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.interventions import edits
 from rlgen.interventions.edits import Contribution, Donor, Site, surviving
 from rlgen.models import edited, load_model, residuals
-from rlgen.study.sections import TokenSet
+from rlgen.study.sections import JsonlTask, TokenSet
+from rlgen.study.stages import TaskSettings
 from tests.features.arms import LAYER
 from tests.features.planted import planted, sparse_codes
 from tests.interventions.conftest import EVALUATION
@@ -120,6 +123,95 @@ def test_prompts_read_once_for_many_runs_give_the_same_answers(
             for _ in range(2):
                 pd.testing.assert_frame_equal(harness.run(seed=3), plain)
             harness.watch(lambda keys, logprobs_BV: None, shares_prefixes=False)
+
+
+@pytest.mark.parametrize("sharing", [False, True])
+@pytest.mark.parametrize("task", ["max", "pick"])
+def test_a_donor_reads_what_it_would_read_alone(
+    base: PreTrainedModel,
+    arm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: list[Path],
+    tmp_path: Path,
+    task: str,
+    sharing: bool,
+) -> None:
+    """At every fed token: of prompts that are remembered, of their ends, of continuations, and of answers."""
+    rows = [
+        {"question": "q" * (n % 5 + 1), "choices": ["a", "ab c", "abba"][: n % 2 + 2], "answer": 0} for n in range(9)
+    ]
+    (tmp_path / "pick.jsonl").write_text(
+        "".join(json.dumps({"id": f"p{n}", **row}) + "\n" for n, row in enumerate(rows))
+    )
+    pick = JsonlTask(name="pick", source="jsonl", path=tmp_path / "pick.jsonl", format="multiple_choice")
+    make_task(TaskSettings(task=pick, evaluation=EVALUATION), out=tmp_path / "pick")
+    harness = Harness(base, tokenizer, [tasks[0], tmp_path / "pick"], EVALUATION)
+    harness.watch(lambda keys, logprobs_BV: None, shares_prefixes=sharing)
+    donor, asked = Donor(arm, LAYER, harness.positions), [0]
+
+    def compare(acts_BTD: Tensor) -> Tensor:
+        here_BT = harness.positions.mask("all")
+        if here_BT.any():  # a beginning that many runs share belongs to no token set
+            wanted_BTD = residuals(arm, [LAYER], **harness.positions.inputs())[:, -here_BT.shape[1] :, 0]
+            torch.testing.assert_close(donor.read()[here_BT], wanted_BTD[here_BT], rtol=1e-3, atol=1e-4)
+            asked[0] += 1
+        return acts_BTD
+
+    for seed in (1, 1, 2):
+        with edited(base, LAYER, compare):
+            harness.run([task], seed=seed, samples=2)
+    assert asked[0] >= 3
+    donor.clear()
+    with edited(base, LAYER, compare):
+        harness.run([task], seed=1)
+
+
+def test_a_donor_reads_the_ends_of_shared_prompts_once(
+    harness: Harness, base: PreTrainedModel, arm: PreTrainedModel, coder: Crosscoder
+) -> None:
+    harness.watch(lambda keys, logprobs_BV: None, shares_prefixes=True)
+    donor, fed = Donor(arm, LAYER, harness.positions), [0]
+    hook = arm.register_forward_pre_hook(lambda *_: fed.__setitem__(0, fed[0] + 1))
+    passes = []
+    for forget in (False, False, True):
+        if forget:
+            donor.clear()
+        fed[0] = 0
+        with edited(base, LAYER, site(harness.positions, coder, "last_prompt").edit(edits.patch(donor))):
+            harness.run(seed=1)
+        passes.append(fed[0])
+    hook.remove()
+    assert passes[0] == passes[2] > 0
+    assert passes[1] == 0
+
+
+def test_a_control_of_nothing_is_nothing() -> None:
+    """Where neither the stand-ins nor the fallback have a direction, and where the edit is silent."""
+    acts_ND = some_acts()
+    silent = edits.as_long_as(edits.constant(torch.zeros(32)), edits.constant(torch.ones(32)), torch.ones(32))
+    assert torch.equal(edits.added(silent, 2.0)(acts_ND, here(acts_ND)), acts_ND)
+    lost = edits.as_long_as(edits.constant(torch.ones(32)), edits.constant(torch.zeros(32)), torch.zeros(32))
+    assert torch.equal(edits.added(lost, 2.0)(acts_ND, here(acts_ND)), acts_ND)
+
+
+def test_a_transplant_keeps_the_reconstruction_error() -> None:
+    """What the crosscoder does not explain of the model's own activation stays, and none of the donor's comes."""
+    rows_FD = torch.linalg.qr(torch.randn(16, 6, generator=torch.Generator().manual_seed(0)))[0].T
+    coder = planted(["base", "rl"], torch.stack([rows_FD, rows_FD]))
+    errors = [some_acts(80, 16)[:40], some_acts(80, 16)[40:]]
+    errors = [error_ND - error_ND @ rows_FD.T @ rows_FD for error_ND in errors]
+    codes = [sparse_codes(40, 6, seed=seed) for seed in (1, 2)]
+    mine_ND, theirs_ND = (code_NF @ rows_FD + error_ND for code_NF, error_ND in zip(codes, errors, strict=True))
+
+    class Known:
+        def read(self) -> Tensor:
+            return theirs_ND[None]
+
+    delta = edits.transplanted(Contribution(coder, 0, [2, 4]), Contribution(coder, 1, [2, 4]), Known())  # type: ignore[arg-type]
+    after_ND = edits.added(delta, 1.0)(mine_ND, here(mine_ND))
+    wanted_NF = codes[0].clone()
+    wanted_NF[:, [2, 4]] = codes[1][:, [2, 4]]
+    torch.testing.assert_close(after_ND, wanted_NF @ rows_FD + errors[0], atol=1e-4, rtol=0)
 
 
 def test_encode_decode_is_the_reconstruction(coder: Crosscoder) -> None:

@@ -1,5 +1,6 @@
 """What an edited model has turned into, from divergences and answers that are known."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,5 +78,86 @@ def test_a_mode_is_a_function_of_prompt_and_response() -> None:
     frame = pd.DataFrame({"prompt": ["p", "p"], "response": ["=3", "123=3"]})
     assert Mode("rlgen.data.miniature:thinks").of(frame).tolist() == [False, True]
     assert Mode(None).of(frame).isna().all()
-    with pytest.raises(StudyError, match="cannot be loaded"):
-        Mode("rlgen.data.miniature:nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("rlgen.data.miniature:nothing", "cannot be loaded"),
+        ("rlgen.data.nothing:thinks", "cannot be loaded"),
+        ("rlgen.data.miniature", "give package.module:function"),
+        (":thinks", "give package.module:function"),
+        (".miniature:thinks", "give package.module:function"),
+        ("rlgen.data.miniature:__name__", "is not a function"),
+    ],
+)
+def test_a_mode_that_is_no_function_is_refused_in_words(name: str, reason: str) -> None:
+    with pytest.raises(StudyError, match=reason) as caught:
+        Mode(name)
+    assert f"interventions.mode: `{name}`" in str(caught.value)
+
+
+def test_a_mode_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_mode.py").write_text("def longer(prompt, response):\n    return len(response) > len(prompt)\n")
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"prompt": ["p", "p"], "response": ["a", "ab"]}, index=[5, 7])
+    found = Mode("own_mode:longer").of(frame)
+    assert found.to_dict() == {5: False, 7: True}
+    assert found.dtype == "boolean"
+
+
+def test_of_several_tasks_divergences_are_averaged_before_their_ratio_is_taken() -> None:
+    other = make_items(0.3).assign(task="b")
+    other["kl_arm"] *= 2
+    found = turned(pd.concat([make_items(0.0), other]), "amplify", ["a", "b"], 20, np.random.default_rng(0))
+    assert found is not None
+    assert found["kl_before"] == pytest.approx((0.5 + 1.0) / 2)
+    assert found["kl_after"] == pytest.approx((0.0 + 0.6) / 2)
+    assert found["statistic"] == pytest.approx(1 - 0.3 / 0.75)
+    assert found["n"] == 2 * ITEMS
+
+
+def test_the_interval_is_over_items_and_p_over_matched_sets() -> None:
+    items = make_items(0.0, matched=(0.0, 0.5, 0.25, 0.5))
+    changed = (items["condition"] == "effect") & (items["item"].astype(int) < ITEMS // 2)
+    items.loc[changed, "kl_arm"] = 0.5  # half of the items have become the arm's, half are as they were
+    found = turned(items, "amplify", ["a"], 4000, np.random.default_rng(0))
+    assert found is not None
+    assert found["statistic"] == pytest.approx(0.5)
+    half_width = 1.96 * np.sqrt(0.25 / ITEMS)
+    assert (found["low"], found["high"]) == pytest.approx((0.5 - half_width, 0.5 + half_width), abs=0.04)
+    assert found["p"] == pytest.approx((1 + 2) / (1 + 4)), "two of four come as near"
+    assert found["matched_random"]["mean"] == pytest.approx(np.mean([1, 0, 0.5, 0]))
+
+
+def test_items_without_a_divergence_are_left_out() -> None:
+    """Of a prompt that was cut to the model's length nothing is known at its end."""
+    items = make_items(0.25)
+    known = turned(items[items["item"] >= "03"], "amplify", ["a"], 50, np.random.default_rng(0))
+    items.loc[items["item"] < "03", ["kl_base", "kl_arm"]] = np.nan
+    assert turned(items, "amplify", ["a"], 50, np.random.default_rng(0)) == known
+    items["kl_arm"] = np.nan
+    assert turned(items, "amplify", ["a"], 50, np.random.default_rng(0)) is None
+
+
+def test_models_that_do_not_differ_cannot_be_told_apart() -> None:
+    items = make_items(0.0).assign(kl_arm=0.0)
+    assert turned(items, "amplify", ["a"], 50, np.random.default_rng(0)) is None
+
+
+def test_divergences_are_told_apart_by_prompt_and_never_below_nothing() -> None:
+    base, arm = torch.log_softmax(torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0)), dim=-1)
+    keys = [b"p", b"q", b"r"]
+    decisions = Decisions()
+    for name, logprobs_BV in (("base", base), ("arm", arm)):
+        decisions.listen(keys, logprobs_BV)
+        decisions.remember(name)
+    decisions.listen(keys[:2], arm[:2])
+    found = decisions.divergences([b"q", b"r", b"p"])
+    wanted_B = (arm.exp() * (arm - base)).sum(-1)
+    assert found["kl_base"][[0, 2]].tolist() == pytest.approx([float(wanted_B[1]), float(wanted_B[0])], rel=1e-4)
+    assert found["kl_arm"][[0, 2]].tolist() == [0.0, 0.0]
+    assert found.loc[1].isna().all(), "nothing was heard of it"
+    decisions.clear()
+    decisions.listen(keys, arm)
+    assert decisions.divergences(keys).isna().all(axis=None), "the references are forgotten"

@@ -47,6 +47,14 @@ JSONL_TASK = {"name": "arc", "source": "jsonl", "path": "no/such.jsonl", "format
 ROWS = {"source": "jsonl", "path": "no/such.jsonl"}
 EXISTING_ARM = {"name": "theirs", "method": "existing", "path": "./no/such/model"}
 
+OTHER_LAYER = "base-rl.layer=2"
+OTHER_LAYERS = {
+    "activations.layers": [3, 2],
+    "crosscoders.base-rl.grid": {"layer": [2]},
+    "crosscoders.base-rl.seeds": [1],
+    "localisation.compare": [OTHER_LAYER, f"{OTHER_LAYER}.seed=1"],
+}
+
 BAD = {
     "unknown key at the top": (put("sed", 1), "sed", "did you mean `seed`"),
     "unknown key in a section": (put("evaluation.sample", 1), "evaluation.sample", "did you mean `samples`"),
@@ -184,6 +192,37 @@ BAD = {
     "tracking over the corpus": (put("tracking.tokens", 10**9), "tracking.tokens", "at most the corpus"),
     "localised crosscoder unknown": (put("localisation.crosscoder", "x"), "localisation.crosscoder", "use one of"),
     "localised arm not joined": (put("localisation.arm", "sft"), "localisation.crosscoder", "name one that does"),
+    "a compared crosscoder that is not there": (
+        put("localisation.compare", ["base-rl.k=9"]),
+        "localisation.compare[0]",
+        "use one of: base-sft, base-rl",
+    ),
+    "a compared crosscoder without the arm": (
+        put("localisation.compare", ["base-sft"]),
+        "localisation.compare[0]",
+        "name one that does",
+    ),
+    "a second layer that is not localised": (
+        put("interventions.with_layers", ["base-sft-rl"]),
+        "interventions.with_layers[0]",
+        "name it in localisation.compare",
+    ),
+    "a second layer that is the first": (
+        put_all({"localisation.compare": ["base-sft-rl"], "interventions.with_layers": ["base-sft-rl"]}),
+        "interventions.with_layers[0]",
+        "one crosscoder a layer",
+    ),
+    "a third layer that is the second": (
+        put_all({**OTHER_LAYERS, "interventions.with_layers": [OTHER_LAYER, f"{OTHER_LAYER}.seed=1"]}),
+        "interventions.with_layers[1]",
+        "one crosscoder a layer",
+    ),
+    "a sweep below nothing": (
+        put("interventions.ablate.sweep", [-1]),
+        "interventions.ablate.sweep[0]",
+        "or equal to 0",
+    ),
+    "a mode that is no function's name": (put("interventions.mode", "thinks"), "interventions.mode", "module:function"),
     "nothing to select on": (put("localisation.selection", 0.001), "localisation.selection", "another share"),
     "nothing left to measure on": (put("localisation.selection", 0.999), "localisation.selection", "another share"),
     "one item to select and measure on": (put("tasks.transfer.0.items", 1), "localisation.selection", "more items"),
@@ -278,6 +317,9 @@ SIZES = {
     "as many checkpoints as steps": put("arms.0.checkpoints", 40),
     "one selecting item of 400": put("localisation.selection", 0.002),
     "one item of an unseen task": put("tasks.unseen.0.items", 1),
+    "fits of a grid and of seeds, compared and edited together": put_all(
+        {**OTHER_LAYERS, "interventions.with_layers": [OTHER_LAYER]}
+    ),
     "resources of every rule": put("resources", {rule: {"threads": 2} for rule in ("default", *RULES)}),
 }
 

@@ -22,6 +22,7 @@ from rlgen.study.stages import (
     EvaluateSettings,
     FitSettings,
     InterveneSettings,
+    LocaliseSettings,
     SftSettings,
     SummarySettings,
     TaskSettings,
@@ -99,6 +100,51 @@ def test_a_strength_survives_the_command_line(amplify: dict[str, float]) -> None
     settings["interventions"]["amplify"] = amplify
     found = InterveneSettings.of(parse_study(settings), "amplify")
     assert parse_settings(InterveneSettings, found.canonical()) == found
+
+
+def test_the_seeds_the_compared_and_the_null_are_localised_too() -> None:
+    settings = copy.deepcopy(GOOD)
+    settings["localisation"]["compare"] = ["base-sft-rl", "base-rl.seed=2"]
+    study = parse_study(settings)
+    own = ["base-rl", "base-rl.seed=1", "base-rl.seed=2", "base-sft-rl"]
+    assert study.localised == {**dict.fromkeys(own, "rl"), "null-base-noise": "base+noise"}
+    assert next(iter(study.localised)) == "base-rl"
+    assert {"transplant", "amplify", "ablate"} <= set(study.edits_of("base-rl"))
+    for other in own[1:]:
+        assert study.edits_of(other) == ["transplant"]
+    assert study.edits_of("null-base-noise") == ["transplant"]
+    del settings["nulls"], settings["interventions"]["transplant"]
+    without = parse_study(settings)
+    assert list(without.localised) == own
+    assert "transplant" not in without.edits
+    del settings["localisation"]
+    assert parse_study(settings).localised == {}
+
+
+def test_without_transplants_the_null_is_amplified() -> None:
+    settings = copy.deepcopy(GOOD)
+    del settings["interventions"]["transplant"]
+    assert parse_study(settings).edits_of("null-base-noise") == ["amplify"]
+
+
+def test_the_studys_own_fit_alone_is_edited_with_other_layers() -> None:
+    settings = copy.deepcopy(GOOD)
+    settings["activations"]["layers"] = [3, 2]
+    settings["crosscoders"]["base-rl"]["grid"] = {"layer": [2]}
+    settings["localisation"]["compare"] = settings["interventions"]["with_layers"] = ["base-rl.layer=2"]
+    study = parse_study(settings)
+    assert study.edited_with("base-rl") == ["base-rl", "base-rl.layer=2"]
+    for fit in ("base-rl.seed=1", "base-rl.layer=2", "null-base-noise"):
+        assert study.edited_with(fit) == [fit]
+
+
+def test_every_localised_fits_settings_survive_the_command_line() -> None:
+    """Names of fits have `=` in them, and the null's arm `+`."""
+    study = parse_study(GOOD)
+    for fit, arm in study.localised.items():
+        settings = LocaliseSettings.of(study, fit)
+        assert (settings.localisation.crosscoder, settings.localisation.arm) == (fit, arm)
+        assert parse_settings(LocaliseSettings, settings.canonical()) == settings
 
 
 def test_a_forward_pass_takes_the_batch_unless_told_otherwise() -> None:

@@ -55,12 +55,12 @@ def paired_test(first: ArrayLike, second: ArrayLike, single: bool) -> dict[str, 
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
-    p = _binomial(better, worse) if single else _clustered(difference)
+    p = sign_test(better, worse) if single else _clustered(difference)
     found = {"difference": float(difference.mean()), "n": len(difference)}
     return {**found, "better": better, "worse": worse, "p": p, "exact": single}
 
 
-def _binomial(better: int, worse: int) -> float:
+def sign_test(better: int, worse: int) -> float:
     """Two-sided probability of a split at least as uneven, each side as likely."""
     total = better + worse
     ways = term = 1  # whole numbers of any size: exact

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rlgen.evaluation.scoring import sign_test
 from rlgen.interventions.effects import EXPECTED_SIGN
 
 Block = Mapping[str, Any]
@@ -47,8 +48,8 @@ def _all(summary: Block) -> Iterator[tuple[str, Verdict | None]]:
     edits = summary["interventions"]
     yield "amplification_helps", _edited(edits.get("amplify"), "transfer", "Amplifying them in {model} helps")
     yield "transplantation_helps", _edited(edits.get("transplant"), "transfer", "Transplanting them into {model} helps")
-    best = edits.get("transplant") or edits.get("amplify")
-    yield "transfers_to_unseen", _edited(best, "unseen", "It helps on unseen tasks, too")
+    unseen = [_edited(edits.get(edit), "unseen", "It helps on unseen tasks, too") for edit in ("transplant", "amplify")]
+    yield "transfers_to_unseen", unseen[0] or unseen[1]
     yield "ablation_hurts", _edited(edits.get("ablate"), "transfer", "Ablating them in {model} hurts")
     yield "ablation_restores_base", _restores(edits.get("ablate"))
 
@@ -94,16 +95,21 @@ def _more_specific(summary: Block, pairs: Mapping[str, tuple[str, Block]]) -> Ve
         more - fewer,
         f"{fewer} features specific to {rl}{beside}",
         more + fewer,
-        f"{more} against {fewer}, sign test p = {p:.2g}" + ("" if beyond else "; noise makes as many"),
+        f"{more} against {fewer}, sign test p = {p:.2g}" + ("" if beyond else "; not beyond what noise makes"),
         p=p,
     )
 
 
 def _beyond_noise(summary: Block, pair: tuple[str, Block] | None) -> tuple[bool, str]:
-    """Whether an arm's pair has more features outside the NRN range than noise, and the words for it."""
+    """Whether an arm's pair has more features outside the NRN range than noise, and the words for it.
+
+    Without a null of noise there is nothing to exceed; with one and no pair it cannot be said that it is exceeded.
+    """
     noise = summary["nulls"].get("base_noise")
-    if noise is None or pair is None:
+    if noise is None:
         return True, ""
+    if pair is None:
+        return False, "; no pairwise crosscoder to hold against noise"
     count, null = pair[1]["nrn"]["outside"], noise["outside"]
     more = share_of(count, pair[1]["alive"]) > share_of(null, noise["alive"])
     p = proportions_test(count, pair[1]["alive"], null, noise["alive"])
@@ -135,33 +141,33 @@ def _stabilises(summary: Block) -> Verdict | None:
     tracked = {summary["arms"].get(t["arm"]): t for t in reversed(list(summary["tracking"].values()))}
     if not {"sft", "grpo"} <= tracked.keys():
         return None
-    early = {method: _early(tracked[method]) for method in ("sft", "grpo")}
-    sft, rl = early["sft"], early["grpo"]
+    name, other = tracked["sft"]["arm"], tracked["grpo"]["arm"]
+    sft, rl = _early(tracked["sft"]), _early(tracked["grpo"])
+    claim, n = f"{name}'s features are there early", tracked["sft"]["top"]
+    if sft is None or rl is None:
+        missing = "an arm has no checkpoint before the final one, or its overlaps have no intervals"
+        return _verdict(claim, UNKNOWN, 0.0, f"{other}'s overlap", n, missing, unit="points")
     mean = tracked["sft"]["null"]["mean"]
     ratio = sft["value"] / mean if mean else 0.0
-    apart = sft["low"] > rl["high"], sft["high"] < rl["low"]
-    name = tracked["sft"]["arm"]
     return _verdict(
-        f"{name}'s features are there early",
-        _decided(apart[0] and ratio >= STABLE, apart[1]),
+        claim,
+        _decided(sft["low"] > rl["high"] and ratio >= STABLE, sft["high"] < rl["low"]),
         sft["value"] - rl["value"],
-        f"{tracked['grpo']['arm']}'s overlap {rl['value']:.2f} [{rl['low']:.2f}, {rl['high']:.2f}]",
-        tracked["sft"]["top"],
+        f"{other}'s overlap {rl['value']:.2f} [{rl['low']:.2f}, {rl['high']:.2f}]",
+        n,
         f"{name}'s {sft['value']:.2f} [{sft['low']:.2f}, {sft['high']:.2f}], {ratio:.2f} of its split-half null",
         unit="points",
     )
 
 
-def _early(tracked: Block) -> dict[str, float]:
-    """Overlap of an early checkpoint's top features with the final ones, with its 95% interval."""
+def _early(tracked: Block) -> dict[str, float] | None:
+    """Overlap of an early checkpoint's top features with the final ones, with its 95% interval; None without either."""
     last = len(tracked["checkpoints"]) - 1
-    place = max(0, min(range(last), key=lambda i: abs((i + 1) / (last + 1) - EARLY), default=0))
-    value, top = tracked["overlap"][place][last], tracked["top"]
-    if "overlap_low" in tracked:
-        low, high = tracked["overlap_low"][place][last], tracked["overlap_high"][place][last]
-    else:
-        low, high = wilson(value, top)
-    return {"value": value, "low": low, "high": high}
+    if last < 1 or "overlap_low" not in tracked:
+        return None
+    place = min(range(last), key=lambda i: abs((i + 1) / (last + 1) - EARLY))
+    keys = {"value": "overlap", "low": "overlap_low", "high": "overlap_high"}
+    return {name: tracked[key][place][last] for name, key in keys.items()}
 
 
 def _compact(found: Block | None) -> Verdict | None:
@@ -189,13 +195,11 @@ def _edited(edit: Block | None, group: str, claim: str) -> Verdict | None:
     if edit is None or block is None:
         return None
     sign = EXPECTED_SIGN[edit["edit"]]
-    fits = [fit if group == "transfer" else fit[group] for fit in edit.get("fits", [])] or [block]
+    measured = [fit if group == "transfer" else fit[group] for fit in edit.get("fits", [])]
+    fits = [fit for fit in measured if fit is not None] or [block]
     each = [_one(fit, sign) for fit in fits]
     verdict = each[0] if len(set(each)) == 1 else UNKNOWN
     matched = block["matched_random"]
-    because = f"beyond {matched['draws']} matched sets in {sum(_beyond(f) for f in fits)} of {len(fits)} fits"
-    if matched["draws"] < FEWEST_DRAWS:
-        because = f"{matched['draws']} draws are too few to tell"
     return _verdict(
         claim.format(model=edit["model"]),
         verdict,
@@ -203,7 +207,7 @@ def _edited(edit: Block | None, group: str, claim: str) -> Verdict | None:
         f"{matched['draws']} matched sets: {100 * matched['q05']:+.1f} to {100 * matched['q95']:+.1f}; "
         f"encode-decode {100 * block['encode_decode']:+.1f}; ceiling {100 * block['ceiling']:+.1f}",
         block["n"],
-        because,
+        _why(fits, sign),
         unit="points",
         low=block["low"],
         high=block["high"],
@@ -212,34 +216,64 @@ def _edited(edit: Block | None, group: str, claim: str) -> Verdict | None:
     )
 
 
-def _beyond(block: Block) -> bool:
-    return bool(block["matched_random"]["draws"] >= FEWEST_DRAWS and block["matched_random"]["p"] <= LEVEL)
+def _beyond(block: Block) -> bool | None:
+    """Whether an effect, or a likeness, is beyond its matched sets; None if there are too few of them to tell."""
+    matched = block.get("matched_random")
+    if not matched or matched["draws"] < FEWEST_DRAWS:
+        return None
+    p: float = block["p"] if "p" in block else matched["p"]  # of a likeness, it stands beside its draws
+    return bool(p <= LEVEL)
+
+
+def _clear(block: Block, sign: int) -> bool:
+    return bool(min(sign * block["low"], sign * block["high"]) > 0)
+
+
+def _exceeds_reconstruction(block: Block, sign: int) -> bool:
+    return bool(sign * block["effect"] > sign * block["encode_decode"])
 
 
 def _one(block: Block, sign: int) -> str:
-    near, far = sorted((sign * block["low"], sign * block["high"]))
-    gain = abs(block["donor"] - block["baseline"])
-    clear = near > 0 and sign * block["effect"] > sign * block["encode_decode"]
-    return _decided(clear and _beyond(block), not _beyond(block) and far < QUARTER * gain)
+    gain = sign * (block["donor"] - block["baseline"])
+    holds = _beyond(block) is True and _clear(block, sign) and _exceeds_reconstruction(block, sign)
+    small = max(sign * block["low"], sign * block["high"]) < QUARTER * gain
+    return _decided(holds, _beyond(block) is False and small)
+
+
+def _why(fits: Sequence[Block], sign: int) -> str:
+    """In how many fits the effect is beyond its matched sets, and what else keeps it from holding."""
+    draws = min(fit["matched_random"]["draws"] for fit in fits)
+    if draws < FEWEST_DRAWS:
+        return f"{draws} draws are too few to tell"
+    found = []
+    if not all(_clear(fit, sign) for fit in fits):
+        found.append("its interval has 0 inside, or lies on the other side")
+    if not all(_exceeds_reconstruction(fit, sign) for fit in fits):
+        found.append("encode-decode alone does as much")
+    beyond = sum(_beyond(fit) is True for fit in fits)
+    sets = (
+        f"beyond {draws} matched sets in {beyond} of {len(fits)} fits" if beyond else f"not beyond {draws} matched sets"
+    )
+    return "; ".join([*found, sets])
 
 
 def _restores(edit: Block | None) -> Verdict | None:
     block = None if edit is None else edit.get("base_likeness")
     if edit is None or block is None:
         return None
-    matched = block["matched_random"]
-    beyond = matched["draws"] >= FEWEST_DRAWS and block["p"] <= LEVEL
+    matched, beyond = block.get("matched_random"), _beyond(block)
+    gone = f"KL to base at the decision {block['kl_before']:.2f} before, {block['kl_after']:.2f} after"
     return _verdict(
         f"Ablated, {edit['model']} becomes base and does not merely break",
-        _decided(beyond and block["low"] > HALF, block["high"] < QUARTER),
+        _decided(beyond is True and block["low"] > HALF, beyond is not None and block["high"] < QUARTER),
         block["statistic"],
-        f"{matched['draws']} matched sets, 95%: {matched['q95']:.2f}",
+        f"{matched['draws']} matched sets, 95%: {matched['q95']:.2f}" if matched else "no matched set was measured",
         block["n"],
-        f"KL to base at the decision {block['kl_before']:.2f} before, {block['kl_after']:.2f} after",
+        gone if beyond is not None else f"{gone}; too few matched sets to tell",
         unit="way",
         low=block["low"],
         high=block["high"],
-        p=block["p"],
+        p=block.get("p"),
     )
 
 
@@ -251,27 +285,12 @@ def share_of(count: int, total: int) -> float:
     return count / total if total else 0.0
 
 
-def sign_test(more: int, fewer: int) -> float:
-    """Two-sided exact binomial p that so unequal a split comes of equal chances."""
-    n, k = more + fewer, max(more, fewer)
-    tail = sum(math.comb(n, i) for i in range(k, n + 1))
-    return min(1.0, float(2 * tail / 2**n))
-
-
 def proportions_test(count: int, n: int, other: int, m: int) -> float:
     """Two-sided p of two shares being equal, by the normal approximation with the pooled share."""
     pooled = share_of(count + other, n + m)
     error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m)) if n and m else 0.0
     z = abs(count / n - other / m) / error if error else 0.0
     return math.erfc(z / math.sqrt(2))
-
-
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95% interval of a share of n."""
-    if not n:
-        return 0.0, 1.0
-    centre, half = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)
 
 
 def tally(found: Mapping[str, Verdict]) -> Sequence[int]:

@@ -85,6 +85,13 @@ def alarms(summary: Mapping[str, Any]) -> list[str]:
                     f"Weight noise alone puts {share(noise['share_outside'], 2)}% of features outside the NRN range, "
                     f"{name} {share(outside, 2)}%: its specific features are not told apart from noise."
                 )
+    edited = summary["nulls"].get("interventions")
+    if edited is not None and not edited["passed"]:
+        found.append(
+            f"With base's noised copy in the arm's place, the same edit changes transfer accuracy by "
+            f"{points(edited['effect'])} points {interval(edited, signed=True)}, beyond its matched sets: what the "
+            "features below do is not told apart from what noise finds."
+        )
     return found
 
 

@@ -43,6 +43,7 @@ class Tree:
     base_base_outside: int = 0
     amplified: float = 0.29
     ablated: float = -0.09
+    noised: float = 0.0
     draws: int = 20
     other_fits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Further fits of base-rl, and in what they differ."""
@@ -96,7 +97,7 @@ class Tree:
             self._intervention("transplant", self.amplified)
             self._intervention("ablate", self.ablated)
             if self.nulls:
-                self._intervention("amplify", 0.0, NOISE_NULL)
+                self._intervention("amplify", self.noised, NOISE_NULL)
             self._comparison()
         self._manifest(self.paths.model("rl"), "grpo", {}, 20.0)
         self._manifest(self.paths.model("sft"), "sft", {}, 16.0)

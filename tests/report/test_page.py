@@ -157,6 +157,13 @@ def test_a_failed_null_stands_before_anything_found(tree: Tree) -> None:
     assert "yet 4 of 246 live features" in page
 
 
+def test_an_edit_that_works_with_noise_stands_before_anything_found(tree: Tree) -> None:
+    tree.noised = 0.3
+    page = tree.write().report()
+    assert page.index('role="alert"') < page.index('id="found"')
+    assert "base's noised copy" in Reader(page).text[: Reader(page).text.index("Trained tasks")]
+
+
 def test_a_null_that_passes_raises_no_alarm(page: str) -> None:
     assert 'role="alert"' not in page
 

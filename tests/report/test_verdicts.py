@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from rlgen.report.verdicts import FAILS, HOLDS, UNKNOWN, proportions_test, sign_test, verdicts, wilson
+from rlgen.evaluation.scoring import sign_test, wilson
+from rlgen.report.verdicts import FAILS, HOLDS, UNKNOWN, proportions_test, verdicts
 
 
 def block(effect: float, half: float = 0.02, p: float = 0.04, draws: int = 20, **more: Any) -> dict[str, Any]:
@@ -36,8 +37,9 @@ def summary(**changes: Any) -> dict[str, Any]:
 
 
 def track(arm: str, value: float) -> dict[str, Any]:
-    overlap = [[value] * 5 for _ in range(5)]
-    return {"arm": arm, "checkpoints": list("12345"), "overlap": overlap, "null": {"mean": 0.9}, "top": 50}
+    found = {"arm": arm, "checkpoints": list("12345"), "null": {"mean": 0.9}, "top": 50}
+    around = {"overlap": value, "overlap_low": value - 0.1, "overlap_high": value + 0.1}
+    return {**found, **{key: [[share] * 5 for _ in range(5)] for key, share in around.items()}}
 
 
 def edited(**changes: Any) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def test_the_other_way_round_none_holds() -> None:
     given["crosscoders"]["base-rl"]["nrn"]["outside"] = 700
     given["localisation"]["features"] = []
     given["interventions"] = edited(**block(0.0, p=0.6), unseen=block(0.0, p=0.6))
+    given["interventions"]["ablate"] |= {"baseline": 0.9, "donor": 0.5}
     assert {verdict["verdict"] for verdict in verdicts(given).values()} == {FAILS}
 
 
@@ -79,6 +82,76 @@ def test_the_other_way_round_none_holds() -> None:
 )
 def test_doubt_is_no_verdict(claim: str, changes: dict[str, Any]) -> None:
     assert of(summary(interventions=edited(**changes)), claim) == UNKNOWN
+
+
+@pytest.mark.parametrize("claim", ["amplification_helps", "transfers_to_unseen", "ablation_hurts"])
+@pytest.mark.parametrize("effect", [0.01, -0.01])
+def test_too_few_draws_tell_nothing_however_small_the_effect(claim: str, effect: float) -> None:
+    few = block(effect, p=0.6, draws=5)
+    assert of(summary(interventions=edited(**few, unseen=few)), claim) == UNKNOWN
+
+
+def test_what_failed_is_named() -> None:
+    for changes, words in (
+        (block(0.3, encode_decode=0.31), "encode-decode"),
+        (block(0.3, p=0.2), "not beyond"),
+        (block(0.05, half=0.1, p=0.04), "interval"),
+    ):
+        assert words in verdicts(summary(interventions=edited(**changes)))["amplification_helps"]["because"]
+
+
+def test_an_arm_that_is_worse_has_no_gain_to_be_a_quarter_of() -> None:
+    worse = block(0.0, p=0.6, baseline=0.9, donor=0.5)
+    assert of(summary(interventions=edited(**worse)), "amplification_helps") == UNKNOWN
+
+
+def test_without_an_earlier_checkpoint_nothing_stabilises() -> None:
+    alone = {**track("sft", 1.0), "checkpoints": ["sft"]}
+    assert of(summary(tracking={"a": alone, "b": track("rl", 0.3)}), "sft_stabilises_early") == UNKNOWN
+
+
+def test_without_intervals_nothing_stabilises() -> None:
+    bare = {key: value for key, value in track("sft", 0.8).items() if key not in ("overlap_low", "overlap_high")}
+    assert of(summary(tracking={"a": bare, "b": track("rl", 0.3)}), "sft_stabilises_early") == UNKNOWN
+
+
+def test_intervals_that_meet_are_no_verdict() -> None:
+    given = summary(tracking={"a": track("sft", 0.5), "b": track("rl", 0.4)})
+    assert of(given, "sft_stabilises_early") == UNKNOWN
+
+
+def test_shares_that_are_as_good_as_equal_are_no_verdict() -> None:
+    given = summary()
+    given["crosscoders"]["base-rl"]["nrn"]["outside"] = 395
+    assert of(given, "rl_changes_few") == UNKNOWN
+
+
+def test_a_set_that_random_items_choose_as_well_is_no_verdict() -> None:
+    given = summary()
+    given["localisation"]["null"]["strength"]["p"] = 0.2
+    assert of(given, "compact_shared_set") == UNKNOWN
+
+
+def test_noise_that_is_not_held_against_sft_is_no_verdict() -> None:
+    given = summary()
+    del given["crosscoders"]["base-sft"]
+    assert of(given, "sft_more_specific") == UNKNOWN
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.0])
+def test_a_transplant_is_judged_and_unseen_tasks_by_it(effect: float) -> None:
+    one = block(effect, p=0.04 if effect else 0.6)
+    moved = {"edit": "transplant", "model": "base", **one, "unseen": one}
+    given = summary(interventions={**summary()["interventions"], "transplant": moved})
+    wanted = HOLDS if effect else FAILS
+    assert of(given, "transplantation_helps") == of(given, "transfers_to_unseen") == wanted
+    moved["unseen"] = None
+    assert of(given, "transfers_to_unseen") == HOLDS  # by amplification
+
+
+def test_a_fit_without_unseen_items_is_left_out() -> None:
+    fits = [{**block(0.3), "unseen": block(0.3)}, {**block(0.3), "unseen": None}]
+    assert of(summary(interventions=edited(fits=fits)), "transfers_to_unseen") == HOLDS
 
 
 def test_as_many_features_by_noise_are_no_verdict() -> None:
@@ -111,6 +184,14 @@ def test_whether_the_ablated_model_is_base(low: float, high: float, verdict: str
     likeness = {"statistic": (low + high) / 2, "low": low, "high": high, "n": 600, "p": 0.04}
     likeness |= {"matched_random": matched, "kl_before": 1.0, "kl_after": 0.5}
     assert of(summary(interventions=edited(base_likeness=likeness)), "ablation_restores_base") == verdict
+
+
+@pytest.mark.parametrize("matched", [{"draws": 3, "q95": 0.05}, None])
+def test_too_few_draws_say_nothing_of_likeness(matched: dict[str, Any] | None) -> None:
+    likeness: dict[str, Any] = {"statistic": 0.1, "low": 0.0, "high": 0.2, "n": 600, "kl_before": 1.0, "kl_after": 0.9}
+    likeness |= {"p": 0.25, "matched_random": matched} if matched else {}
+    found = verdicts(summary(interventions=edited(base_likeness=likeness)))
+    assert found["ablation_restores_base"]["verdict"] == UNKNOWN
 
 
 def test_what_a_study_leaves_out_has_no_verdict() -> None:

@@ -119,6 +119,7 @@ class Harness(Runner):
     ) -> None:
         """As `Runner`'s."""
         self._live = LiveLM(model, tokenizer, evaluation.batch_size, evaluation.batch_tokens)
+        self._keys: dict[str, dict[str, bytes]] = {}
         super().__init__(self._live, tasks)
 
     @property
@@ -163,7 +164,9 @@ class Harness(Runner):
 
     def prompt_keys(self, task: str) -> dict[str, bytes]:
         """What a task's prompts are known by to who watches, by item."""
-        return {item: prompt_key(ids) for item, ids in self.prompt_ids(task).items()}
+        if task not in self._keys:
+            self._keys[task] = {item: prompt_key(ids) for item, ids in self.prompt_ids(task).items()}
+        return self._keys[task]
 
 
 class _LoadedTask:

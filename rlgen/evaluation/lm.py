@@ -161,23 +161,14 @@ class LiveLM(HFLM):  # type: ignore[misc]
     @torch.no_grad()
     def decide(self, prompts: Sequence[Sequence[int]]) -> None:
         """Tell `decided` what follows on prompts, given as token ids; their beginnings are read once for many calls."""
-        assert self.decided is not None
         ordered = sorted(prompts, key=len, reverse=True)
         for batch in batches(ordered, len, self.batch_size, self._batch_tokens):
             left = [len(batch[0]) - len(ids) for ids in batch]
             ids_BT = torch.tensor([[0] * a + list(ids) for a, ids in zip(left, batch, strict=True)], device=self.device)
             mask_BT = torch.tensor([[0] * a + [1] * len(ids) for a, ids in zip(left, batch, strict=True)]).to(ids_BT)
-            cache = self.prefixes.of(ids_BT, mask_BT)
-            self.positions.prefill(ids_BT, mask_BT, 1)
-            logits_BV = self.model(
-                input_ids=ids_BT[:, -1:],
-                attention_mask=mask_BT,
-                position_ids=mask_BT.sum(1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            self.positions.end()
-            self.decided([prompt_key(ids) for ids in batch], torch.log_softmax(logits_BV.float(), dim=-1))
+            start, first = self.prefixes.of(ids_BT, mask_BT), partial(self._first, ids_BT, mask_BT)
+            for _ in decode(self.model, ids_BT, mask_BT, 1, _at_once, Choice(), self.positions, start, first):
+                pass
 
     # ------------------------------------------------------------------------------------ generation
 
@@ -230,6 +221,11 @@ class LiveLM(HFLM):  # type: ignore[misc]
             samples.append(self._occurrences[prompt.tobytes()])
             self._occurrences[prompt.tobytes()] += 1
         return uniforms(self._seed, prompts, samples, steps).to(ids_BT.device)
+
+
+def _at_once(answer_BS: Tensor) -> Tensor:
+    """Every answer ends with its first token."""
+    return torch.ones(len(answer_BS), dtype=torch.bool, device=answer_BS.device)
 
 
 def prompt_key(ids: Sequence[int]) -> bytes:

@@ -38,7 +38,7 @@ def accuracy(right: ArrayLike, items: ArrayLike) -> dict[str, float | int]:
     trials = value * (1 - value) / variance if variance > 0 else float(n)
     trials = min(max(trials, 1.0), float(counts.sum()))
     low, high = wilson(value, trials)
-    return {"value": value, "n": n, "low": low, "high": high}
+    return {"value": value, "n": n, "low": float(low), "high": float(high)}
 
 
 def paired_test(first: ArrayLike, second: ArrayLike, single: bool) -> dict[str, Any]:
@@ -77,9 +77,9 @@ def _clustered(difference: NDArray[np.float64]) -> float:
     return math.erfc(math.sqrt(float(difference.sum()) ** 2 / squares / 2))
 
 
-def wilson(value: float, trials: float) -> tuple[float, float]:
-    """Wilson's 95% interval for a proportion seen in so many independent trials."""
-    centre = value + _Z**2 / (2 * trials)
-    half = _Z * math.sqrt(value * (1 - value) / trials + _Z**2 / (4 * trials**2))
-    scale = 1 + _Z**2 / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+def wilson(value: ArrayLike, trials: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wilson's 95% interval for proportions, of any shape, seen in so many independent trials."""
+    share = np.asarray(value, dtype=np.float64)
+    middle = (trials * share + _Z**2 / 2) / (trials + _Z**2)
+    half = _Z * np.sqrt(trials * share * (1 - share) + _Z**2 / 4) / (trials + _Z**2)
+    return np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)  # it lies inside, but for rounding

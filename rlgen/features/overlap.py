@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlgen.evaluation.scoring import wilson
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -30,13 +32,14 @@ class Agreement:
 
 
 def top_features(values_F: Floats, top: int) -> Indices:
-    """The features of highest value, highest first; among equals the one of lower index."""
-    return np.argsort(-values_F, kind="stable")[:top]
+    """The features of highest value, highest first; among equals the one of lower index. One of -inf is none."""
+    best = np.argsort(-values_F, kind="stable")[:top]
+    return best[values_F[best] > -np.inf]
 
 
 def overlaps(tops_a: Sequence[Indices], tops_b: Sequence[Indices]) -> Floats:
-    """Share of features that every set of `tops_a` has in common with every set of `tops_b`, [a, b]."""
-    return np.array([[len(np.intersect1d(a, b)) / max(len(a), 1) for b in tops_b] for a in tops_a])
+    """Share of the larger one that every set of `tops_a` has in common with every set of `tops_b`, [a, b]."""
+    return np.array([[len(np.intersect1d(a, b)) / max(len(a), len(b), 1) for b in tops_b] for a in tops_a])
 
 
 Interval = tuple[Floats, Floats]
@@ -49,14 +52,6 @@ def by_features(found: Agreement, top: int) -> Intervals:
     (low_CC, high_CC), halves, null = (wilson(share, top) for share in (found.same_CC, found.halves_CC, found.null))
     np.fill_diagonal(low_CC, 1.0)  # a set with itself: nothing was estimated
     return (low_CC, high_CC), halves, null
-
-
-def wilson(share: Floats | float, n: int) -> Interval:
-    """Wilson's 95% interval of a share of n draws."""
-    share = np.asarray(share, dtype=np.float64)
-    middle = (n * share + Z**2 / 2) / (n + Z**2)
-    spread = Z * np.sqrt(n * share * (1 - share) + Z**2 / 4) / (n + Z**2)
-    return np.clip(middle - spread, 0, share), np.clip(middle + spread, share, 1)  # it lies inside, but for rounding
 
 
 def by_documents(found: Agreement, redrawn: Sequence[Agreement]) -> Intervals:
@@ -80,7 +75,7 @@ def bootstrapped(share: Floats | float, redrawn: Sequence[Floats | float]) -> In
 def overlap_block(found: Agreement, intervals: Intervals, checkpoints: list[str], features: Indices) -> dict[str, Any]:
     """The agreement as tracking.json has it; `features` are what the values' columns stand for."""
     same, halves, null = intervals
-    null_C, top = np.diagonal(found.halves_CC), len(found.tops[0])
+    null_C, top = np.diagonal(found.halves_CC), max(map(len, found.tops))
     spread = {"low": float(null_C.min()), "high": float(null_C.max())}
     return {
         "overlap": found.same_CC.tolist(),

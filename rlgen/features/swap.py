@@ -76,7 +76,10 @@ class Readout:
         return mean_SF
 
     def rise(self, groups: Indices, weight_F: Floats) -> Floats:
-        """What every checkpoint's mean codes exceed base's by, times a weight by feature, [checkpoints, F]."""
+        """What every checkpoint's mean codes exceed base's by, times a weight by feature, [checkpoints, F].
+
+        Features that do not rise have -inf: a checkpoint of which few rise has few top features.
+        """
         mean_SF = self.mean(groups)
         rise_CF: Floats = (mean_SF[1:] - mean_SF[0]) * weight_F
-        return rise_CF
+        return np.where(rise_CF > 0, rise_CF, -np.inf)

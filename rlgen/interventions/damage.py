@@ -24,7 +24,7 @@ def damage(work: Workspace, lab: Lab, corpus: Path) -> dict[str, float | list[fl
     """Cross-entropy of the edited model on the corpus, nats a token: unedited, under the edit and under matched sets.
 
     The edit is made at every token but beginnings and outliers, whatever token set the study names: on plain text there
-    are no prompts. Of an edit at some tokens alone this is an upper bound of what it can do to text.
+    are no prompts. An edit that the study makes at some tokens alone is made far oftener here.
     """
     rows = Rows.of(corpus, TOKENS).batches(BATCH)
     draws: list[Condition] = [(effects.MATCHED, draw) for draw in range(min(DRAWS, lab.settings.draws))]

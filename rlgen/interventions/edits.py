@@ -149,6 +149,9 @@ class Donor:
         self._seen_BT = torch.empty(0, 0, dtype=torch.long)
         self._prompts: dict[bytes, Tensor] = {}
         """What was read at the ends of prompts: the same under every condition."""
+        self._running: dict[str, Tensor] | None = None
+        self._acts_BTD: Tensor
+        """What was read for the pass that is running: an edit and what it is held against ask for it each."""
 
     def clear(self) -> None:
         """Forget what was read at the ends of prompts."""
@@ -161,6 +164,11 @@ class Donor:
         its own cache over a generation; what it has not seen of the sequence so far, it reads first.
         """
         inputs = self.positions.inputs()
+        if inputs is not self._running:
+            self._acts_BTD, self._running = self._read(inputs), inputs
+        return self._acts_BTD
+
+    def _read(self, inputs: dict[str, Tensor]) -> Tensor:
         ids_BT = inputs["input_ids"]
         now = self.positions.mask("all").shape[1]
         if "attention_mask" not in inputs:  # whole texts

@@ -133,14 +133,10 @@ class Lab:
         shift_D = matched_shift(rows_FD, found.features, found.steps_KD, stand_ins)
         if self.edit == "amplify":
             return edits.constant(shift_D)
-        contribution = Contribution(found.crosscoder, found.slots[self.here], stand_ins)
-        other = (
-            self._delta(found, index, stand_ins)
-            if self.edit in ("transplant", "revert")
-            else edits.removed(contribution)
-        )
-        if self.edit == "scale":
-            other = edits.scaled(contribution)
+        if self.edit == "mean_ablate":  # what remains is the localised features'
+            other = edits.removed(Contribution(found.crosscoder, found.slots[self.here], stand_ins))
+        else:
+            other = self._delta(found, index, stand_ins)
         return as_long_as(own, other, shift_D)
 
     def _remains(self, found: Localised) -> Tensor:

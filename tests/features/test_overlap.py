@@ -3,13 +3,21 @@
 import numpy as np
 import pytest
 
-from rlgen.features.overlap import Agreement, bootstrapped, by_documents, by_features, overlaps, top_features, wilson
+from rlgen.evaluation.scoring import wilson
+from rlgen.features.overlap import Agreement, bootstrapped, by_documents, by_features, overlaps, top_features
 
 
 def test_the_same_sets_overlap_wholly_and_others_do_not() -> None:
     nrn_F = np.array([0.5, 0.9, 0.7, 0.1])
     assert top_features(nrn_F, 2).tolist() == [1, 2]
     np.testing.assert_allclose(overlaps([np.array([1, 2])], [np.array([2, 1]), np.array([1, 3])]), [[1.0, 0.5]])
+
+
+def test_features_that_do_not_rise_are_not_among_the_top() -> None:
+    rise_CF = np.array([[-np.inf, 2.0, 1.0, -np.inf], [-np.inf] * 4, [3.0, 2.0, 1.0, 0.5]])
+    found = Agreement([rise_CF] * 3, 3)
+    assert [top.tolist() for top in found.tops] == [[1, 2], [], [0, 1, 2]]
+    np.testing.assert_allclose(found.same_CC, [[1, 0, 2 / 3], [0, 0, 0], [2 / 3, 0, 1]])
 
 
 def test_wilson_is_the_textbooks() -> None:

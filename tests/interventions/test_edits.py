@@ -3,7 +3,7 @@
 import json
 from copy import deepcopy
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -314,6 +314,25 @@ def test_a_donor_with_a_cache_reads_what_one_without_reads(arm: PreTrainedModel)
         wanted_BTD = residuals(arm, [LAYER], **positions.inputs())[:, -now:, 0]
         real_BT = positions.mask("all")
         torch.testing.assert_close(donor.read()[real_BT], wanted_BTD[real_BT], rtol=1e-4, atol=1e-4)
+
+
+def test_a_donor_reads_a_pass_once_however_often_it_is_asked(
+    arm: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions, fed = TokenPositions(), [0]
+    donor = Donor(arm, LAYER, positions)
+
+    def counted(*given: Any, **inputs: Any) -> Tensor:
+        fed[0] += inputs["input_ids"].shape[1]
+        return residuals(*given, **inputs)
+
+    monkeypatch.setattr(edits, "residuals", counted)
+    ids_BT = torch.randint(4, 40, (3, 9), generator=torch.Generator().manual_seed(0))
+    for length in (7, 8, 9):
+        inputs = ids_BT[:, :length], torch.ones(3, length, dtype=torch.long)
+        positions.prefill(*inputs) if length == 7 else positions.step(*inputs)
+        assert donor.read() is donor.read()
+    assert fed[0] == 9  # every token once: an edit and its controls share a pass
 
 
 def test_which_rows_survive() -> None:

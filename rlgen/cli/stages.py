@@ -268,11 +268,11 @@ def compare(
 ) -> None:
     """All scores of localisation beside an oracle that tries every single feature."""
     from rlgen.interventions.compare import compare
-    from rlgen.study.stages import InterveneSettings, parse_settings
+    from rlgen.study.stages import CompareSettings, parse_settings
 
     compare(
         edit,
-        parse_settings(InterveneSettings, settings),
+        parse_settings(CompareSettings, settings),
         crosscoder=crosscoder,
         localisation=localisation,
         diagnostics=diagnostics,

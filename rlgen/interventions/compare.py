@@ -2,13 +2,13 @@
 
 The oracle makes the edit with one feature at a time, on the selection items, and asks how far the model's decision
 after the prompt goes towards the other model's. It is exhaustive, so that what a score misses can be seen; features
-that are silent in both models at all those tokens cannot do anything and are not tried.
+whose mean code is 0 in both models, on the items that base has wrong and the arm right, are not tried.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rlgen.errors import StudyError
 from rlgen.features.refit import cached
 from rlgen.interventions import effects
-from rlgen.interventions.evaluate import run_portion
-from rlgen.interventions.lab import Lab
+from rlgen.interventions.evaluate import answers
+from rlgen.interventions.lab import REFERENCE, Lab
 from rlgen.interventions.likeness import turned
 from rlgen.interventions.localised import Localised
 from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
-from rlgen.study.stages import InterveneSettings
+from rlgen.study.stages import CompareSettings
 
 Floats = NDArray[np.float64]
 ORACLE, RANDOM = "oracle", "random"
@@ -31,7 +32,7 @@ ORACLE, RANDOM = "oracle", "random"
 
 def compare(
     edit: str,
-    settings: InterveneSettings,
+    settings: CompareSettings,
     *,
     crosscoder: Path,
     localisation: Path,
@@ -42,8 +43,11 @@ def compare(
 ) -> None:
     """Write what single features do, and what each score's features do together: oracle.parquet, comparison.json.
 
-    The edit must be made at `last_prompt` tokens. `models` are those of `base` and `arm`.
+    `models` are those of `base` and `arm`. Raises StudyError if the edit is not made at `last_prompt`, the one place
+    where single features are tried.
     """
+    if settings.edit.tokens != "last_prompt":
+        raise StudyError(f"localisation.oracle: it needs edits at last_prompt; `{edit}` is at {settings.edit.tokens}")
     inputs = {"crosscoder": crosscoder, "localisation": localisation, "diagnostics": diagnostics}
     inputs |= {f"model {name}": models[name] for name in ("base", "arm")}
     inputs |= {f"task {path.name}": path for path in tasks}
@@ -57,7 +61,7 @@ def compare(
         chosen = _chosen(found, table, settings.seed)
         with atomic_path(work.folder / "oracle.parquet") as path:
             table.to_parquet(path, index=False)
-        rows = {name: _together(work, lab, everything, name, features) for name, features in chosen.items()}
+        rows = _together(work, lab, everything, chosen)
         ranks = _rank_correlations(table, list(found["by_score"]))
         write_json(work.folder / "comparison.json", _describe(edit, table, chosen, rows, ranks))
 
@@ -106,28 +110,39 @@ def _chosen(found: Mapping[str, Any], table: pd.DataFrame, seed: int) -> dict[st
     return {**found["by_score"], ORACLE: best["feature"].head(count).tolist(), RANDOM: sorted(drawn)}
 
 
-def _together(work: Workspace, lab: Lab, everything: Localised, name: str, features: list[int]) -> dict[str, Any]:
-    """What the features do together on the measurement items."""
-    path = work.scratch / f"{name}.parquet"
-    if not path.is_file():
-        frames = _measured(lab.at([everything.only(features)]), bool(features))
-        with atomic_path(path) as temporary:
-            pd.concat(list(frames), ignore_index=True).to_parquet(temporary, index=False)
-    items = pd.read_parquet(path)
-    measured = effects.measure(items, lab.settings.bootstrap, lab.settings.seed)
-    rng = np.random.default_rng(derive_seed(lab.settings.seed, "compare", name))
-    groups = {group: [measured[t] for t in tasks if t in measured] for group, tasks in lab.settings.groups.items()}
-    moved = {group: effects.change(found, effects.EFFECT) for group, found in groups.items() if found}
-    gone = turned(items, lab.edit, lab.settings.groups["transfer"], lab.settings.bootstrap, rng)
-    return {"effects": moved, "turned": gone}
+def _together(
+    work: Workspace, lab: Lab, everything: Localised, chosen: Mapping[str, list[int]]
+) -> dict[str, dict[str, Any]]:
+    """What each choice of features does together on the measurement items; all are held against the same answers."""
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in (*REFERENCE, *chosen)}
+    for number, portion in enumerate(lab.portions):
+        paths = {name: work.scratch / f"{number}-{name}.parquet" for name in frames}
+        if not all(path.is_file() for path in paths.values()):
+            references = lab.references(portion)
+            for name, path in paths.items():
+                if path.is_file():
+                    continue
+                of = lab.at([everything.only(chosen[name])]) if name in chosen else lab
+                wanted = (effects.EFFECT, 0) if name in chosen else (name, 0)
+                with atomic_path(path) as temporary:
+                    answers(of, portion, references, wanted).to_parquet(temporary, index=False)
+        for name, path in paths.items():
+            frames[name].append(pd.read_parquet(path))
+    whole = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+    return {name: _moved(lab, whole, name) for name in chosen}
 
 
-def _measured(lab: Lab, edits: bool) -> Iterator[pd.DataFrame]:
-    for portion in lab.portions:
-        for (condition, draw), rows in run_portion(lab, portion, [(effects.EFFECT, 0)] if edits else []):
-            yield rows.assign(condition=condition, draw=draw)
-            if not edits and condition == effects.BASELINE:
-                yield rows.assign(condition=effects.EFFECT, draw=0)
+def _moved(lab: Lab, answers: Mapping[str, pd.DataFrame], name: str) -> dict[str, Any]:
+    settings = lab.settings
+    conditions = {**dict(zip(REFERENCE, REFERENCE, strict=True)), name: effects.EFFECT}
+    items = pd.concat([answers[key].assign(condition=condition, draw=0) for key, condition in conditions.items()])
+    measured = effects.measure(items, settings.bootstrap, settings.seed)
+    rng = np.random.default_rng(derive_seed(settings.seed, "compare", name))
+    groups = {group: [measured[t] for t in tasks if t in measured] for group, tasks in settings.groups.items()}
+    return {
+        "effects": {group: effects.change(found, effects.EFFECT) for group, found in groups.items() if found},
+        "turned": turned(items, lab.edit, settings.groups["transfer"], settings.bootstrap, rng),
+    }
 
 
 def _rank_correlations(table: pd.DataFrame, scores: list[str]) -> dict[str, float | None]:

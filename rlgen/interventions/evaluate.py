@@ -7,7 +7,7 @@ numbers of sampling.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +66,23 @@ def _runs(work: Workspace, lab: Lab) -> Iterator[pd.DataFrame]:
         wanted = [*((name, 0) for name in REFERENCE), *lab.conditions]
         paths = {condition: work.scratch / f"{number}-{condition[0]}-{condition[1]}.parquet" for condition in wanted}
         missing = [condition for condition in wanted if not paths[condition].is_file()]
-        if missing:
-            for condition, rows in run_portion(lab, portion, missing):
-                with atomic_path(paths[condition]) as temporary:
-                    rows.to_parquet(temporary, index=False)
-                progress.add(note=condition[0])
+        references = lab.references(portion) if missing else {}  # again, if killed: others are told apart from them
+        for condition in missing:
+            with atomic_path(paths[condition]) as temporary:
+                answers(lab, portion, references, condition).to_parquet(temporary, index=False)
+            progress.add(note=condition[0])
         for (name, draw), path in paths.items():
             yield pd.read_parquet(path).assign(condition=name, draw=draw)
 
 
-def run_portion(lab: Lab, portion: Portion, wanted: list[Condition]) -> Iterator[tuple[Condition, pd.DataFrame]]:
-    """Both unedited models' answers first, again if a run was killed: the conditions are told apart from them."""
-    references = lab.references(portion)
-    yield from references.items()
-    for condition in wanted:
-        if condition not in references:
-            same = lab.changes_nothing and condition[0] in effects.EDITS
-            yield condition, references[effects.BASELINE, 0] if same else lab.run(condition, portion)
+def answers(
+    lab: Lab, portion: Portion, references: Mapping[Condition, pd.DataFrame], condition: Condition
+) -> pd.DataFrame:
+    """What is answered under a condition; `references` are the unedited models' answers to the same portion."""
+    if condition in references:
+        return references[condition]
+    same = lab.changes_nothing and condition[0] in effects.EDITS
+    return references[effects.BASELINE, 0] if same else lab.run(condition, portion)
 
 
 def _effects(lab: Lab, items: pd.DataFrame) -> dict[str, Any]:

@@ -263,6 +263,19 @@ class InterveneSettings(StageSettings):
         )
 
 
+class CompareSettings(InterveneSettings):
+    """As of the study's main edit, without the controls, which the comparison does not read."""
+
+    draws: int = 0
+    directions: int = 0
+
+    @classmethod
+    def of_main(cls, study: Study) -> CompareSettings:
+        found = InterveneSettings.of(study, study.main_edit)
+        unread = {"draws": 0, "directions": 0, "edit": found.edit.model_copy(update={"sweep": []})}
+        return cls(**dict(found.model_copy(update=unread)))
+
+
 def _live(evaluation: Evaluation) -> Evaluation:
     """Without the engine: only the stage `evaluate` asks for it."""
     return evaluation.model_copy(update={"engine": Evaluation.model_fields["engine"].default})

@@ -10,8 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from rlgen.features.codes import Item
 from rlgen.features.gradients import answer_gradients
-from rlgen.models import edited, load_model, load_tokenizer
+from rlgen.models import load_model, load_tokenizer
 from rlgen.study.sections import TokenSet
+from tests.features.alone import log_probability
 from tests.features.arms import make_arms
 
 ITEMS = [Item("Q max 12345\nA ", ["12345=5", "=5"]), Item("Q cnt abc\nA ", ["11=1"])]
@@ -27,30 +28,13 @@ def test_it_is_the_slope_of_the_log_probability_under_a_shift(tmp_path: Path, to
     d = model.config.hidden_size
     direction_D = torch.randn(d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
-    def log_probability(item: Item, answer: str, step: float) -> float:
-        prompt = tokenizer(item.prompt)["input_ids"]
-        ids = torch.tensor([[*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"]]])
-        first, last = {
-            "last_prompt": (len(prompt) - 1, len(prompt)),
-            "prompt": (1, len(prompt)),  # the beginning-of-sequence token is left out
-            "answer": (len(prompt), ids.shape[1]),
-            "all": (1, ids.shape[1]),
-        }[tokens]
-
-        def shift(acts_BTD: Tensor) -> Tensor:
-            moved_BTD = acts_BTD.clone()
-            moved_BTD[:, first:last] += step * direction_D
-            return moved_BTD
-
-        with torch.no_grad(), edited(model, LAYER, shift):
-            log_TV = model(input_ids=ids).logits[0].log_softmax(dim=-1)
-        return float(sum(log_TV[place - 1, ids[0, place]] for place in range(len(prompt), ids.shape[1])))
+    def stepped(item: Item, answer: str, step: float) -> float:
+        return log_probability(model, tokenizer, item, answer, step * direction_D, tokens)
 
     found_ID = answer_gradients(model, tokenizer, LAYER, ITEMS, tokens)
     for item, gradient_D in zip(ITEMS, found_ID, strict=True):
         slopes = [
-            (log_probability(item, answer, STEP) - log_probability(item, answer, -STEP)) / (2 * STEP)
-            for answer in item.responses
+            (stepped(item, answer, STEP) - stepped(item, answer, -STEP)) / (2 * STEP) for answer in item.responses
         ]
         assert float(gradient_D.double() @ direction_D) == pytest.approx(sum(slopes) / len(slopes), rel=1e-2, abs=1e-4)
 

@@ -13,8 +13,9 @@ from rlgen.features.gradients import answer_gradients
 from rlgen.features.patching import patching_effects
 from rlgen.features.scores import ItemValues
 from rlgen.features.values import patched_values
-from rlgen.models import edited, load_model, load_tokenizer
+from rlgen.models import load_model, load_tokenizer
 from rlgen.study.sections import TokenSet
+from tests.features.alone import log_probability
 from tests.features.arms import LAYER, make_arms
 from tests.features.planted import planted
 
@@ -34,34 +35,6 @@ def some_features(items: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed)
     codes_MIK = torch.rand(2, items, FEATURES, dtype=torch.float64, generator=random)
     return codes_MIK, torch.randn(2, FEATURES, d, dtype=torch.float64, generator=random)
-
-
-def log_probability(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    item: Item,
-    answer: str,
-    step_D: Tensor,
-    tokens: TokenSet,
-) -> float:
-    """Of one answer, read alone, with `step_D` added after block 1."""
-    prompt = tokenizer(item.prompt)["input_ids"]
-    ids = torch.tensor([[*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"]]])
-    first, last = {
-        "last_prompt": (len(prompt) - 1, len(prompt)),
-        "prompt": (1, len(prompt)),  # the beginning-of-sequence token is left out
-        "answer": (len(prompt), ids.shape[1]),
-        "all": (1, ids.shape[1]),
-    }[tokens]
-
-    def shift(acts_BTD: Tensor) -> Tensor:
-        moved_BTD = acts_BTD.clone()
-        moved_BTD[:, first:last] += step_D
-        return moved_BTD
-
-    with torch.no_grad(), edited(model, 1, shift):
-        log_TV = model(input_ids=ids).logits[0].log_softmax(dim=-1)
-    return float(sum(log_TV[place - 1, ids[0, place]] for place in range(len(prompt), ids.shape[1])))
 
 
 @pytest.mark.parametrize("tokens", TOKEN_SETS)

@@ -18,7 +18,7 @@ from rlgen.interventions.evaluate import intervene
 from rlgen.interventions.lab import Condition, Lab, Portion
 from rlgen.interventions.localised import Localised
 from rlgen.study.sections import Amplification, Edit
-from rlgen.study.stages import InterveneSettings
+from rlgen.study.stages import CompareSettings, InterveneSettings
 from tests.data.corpora import write_corpus
 from tests.features.planted import write_rates
 from tests.interventions.conftest import EVALUATION
@@ -240,7 +240,9 @@ def test_two_layers_are_edited_together(given: dict[str, Any], coder: Crosscoder
         intervene("ablate", settings, **(both | {"crosscoder": given["crosscoder"] * 2}), out=tmp_path / "same")
 
 
-def test_the_oracle_tries_what_is_active_and_scores_stand_beside_it(given: dict[str, Any], tmp_path: Path) -> None:
+def test_the_oracle_tries_what_is_active_and_scores_stand_beside_it(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     localisation = given["localisation"][0]
     found = json.loads((localisation / "localisation.json").read_text())
     (localisation / "localisation.json").write_text(json.dumps(found | {"by_score": {"attribution": [3, 11, 17]}}))
@@ -249,8 +251,15 @@ def test_the_oracle_tries_what_is_active_and_scores_stand_beside_it(given: dict[
     scores.assign(attribution=scores["feature"] / 10).to_parquet(localisation / "scores.parquet")
     paths = {key: given[key][0] for key in ("crosscoder", "localisation", "diagnostics")}
     rest = {key: given[key] for key in ("models", "tasks")}
-    settings = SETTINGS.model_copy(update={"edit": Edit(tokens="last_prompt")})
+    elsewhere = CompareSettings(**dict(SETTINGS))
+    with pytest.raises(StudyError, match="last_prompt"):
+        compare("amplify", elsewhere, **paths, **rest, out=tmp_path / "comparison")
+    settings = elsewhere.model_copy(update={"edit": Edit(tokens="last_prompt")})
+    asked = []
+    ask = Lab.references
+    monkeypatch.setattr(Lab, "references", lambda lab, portion: asked.append(portion) or ask(lab, portion))
     compare("amplify", settings, **paths, **rest, out=tmp_path / "comparison")
+    assert len(asked) == 1  # all choices are held against the same answers
     table = pd.read_parquet(tmp_path / "comparison" / "oracle.parquet")
     described = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert sorted(table["feature"]) == list(range(20))

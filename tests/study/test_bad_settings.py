@@ -281,6 +281,11 @@ BAD = {
         "problems.sources[0].solution",
         "name the field",
     ),
+    "an oracle of an edit elsewhere": (
+        put_all({"localisation.oracle": True, "interventions.transplant": {"tokens": "all"}}),
+        "localisation.oracle",
+        "last_prompt",
+    ),
     "a teacher that is not there": (put("teacher", {"path": "./no/such"}), "teacher.path", "config.json"),
     "unknown key of a teacher": (put("teacher", {"path": "o/m", "tris": 1}), "teacher.tris", "did you mean `tries`"),
     "unknown engine of a teacher": (put("teacher", {"path": "o/m", "engine": "hf"}), "teacher.engine", "'vllm'"),

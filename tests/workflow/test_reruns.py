@@ -75,7 +75,7 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
         {**ONE_CROSSCODER, "attribute": 2, "localise": 1, "intervene": 1, **END},
     ),
     "ablation's tokens": ("interventions.ablate.tokens", "last_prompt", {"intervene": 1, **END}),
-    "number of matched draws": ("interventions.draws", 25, {"intervene": 3, "compare": 1, **END}),
+    "number of matched draws": ("interventions.draws", 25, {"intervene": 3, **END}),
     "a teacher": ("teacher", {"path": "owner/model"}, {**SOLUTIONS_DOWNSTREAM, "adopt": 1, "teacher": 1}),
     "no nulls": ("nulls", None, END),
     "seed": ("seed", 1, EVERYTHING),

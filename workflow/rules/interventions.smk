@@ -51,7 +51,7 @@ if study.localisation and study.localisation.oracle:
         output:
             directory(paths.comparison(study.localisation.crosscoder)),
         params:
-            settings=lambda w: stages.InterveneSettings.of(study, study.main_edit).canonical(),
+            settings=lambda w: stages.CompareSettings.of_main(study).canonical(),
             edit=study.main_edit,
             tasks=lambda w, input: each("--task", input.tasks),
         log:

@@ -42,6 +42,10 @@ def _references(study: Study) -> Iterator[Finding]:
             elif not {BASE, found.arm} <= set(fits[name].models):
                 yield Finding(key, f"`{name}` does not join base and `{found.arm}`", "name one that does")
         yield from _layers(study)
+        edit = getattr(study.interventions, study.main_edit)
+        if found.oracle and edit.tokens != "last_prompt":
+            problem = f"single features are tried at last_prompt; `{study.main_edit}` is made at {edit.tokens}"
+            yield Finding("localisation.oracle", problem, "edit there, or leave the oracle out")
         if found.arm not in study.arm_names:
             yield Finding("localisation.arm", f"no arm `{found.arm}`", f"use one of: {', '.join(study.arm_names)}")
     mode = study.interventions.mode

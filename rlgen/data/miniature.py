@@ -164,19 +164,24 @@ def thinks(prompt: str, response: str) -> bool:
     return not response.startswith("=") and "=" in response
 
 
+def vocabulary() -> dict[str, int]:
+    """Every token's id: padding, beginning, end, the unknown, and the characters."""
+    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
+    characters = "\n " + string.digits + string.ascii_lowercase + "QA=:."
+    return {token: index for index, token in enumerate([*special, *characters])}
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, a beginning token before every text, and tokens for end, padding and the unknown."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
-    characters = "\n " + string.digits + string.ascii_lowercase + "QA=:."
-    vocabulary = {token: index for index, token in enumerate([*special, *characters])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokens = vocabulary()
+    tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])]
+        single="<bos> $A", special_tokens=[("<bos>", tokens["<bos>"])]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

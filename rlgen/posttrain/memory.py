@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from rlgen.errors import StudyError
+from rlgen.gpus import GPUS
 from rlgen.study import load_study
 from rlgen.study.sections import ExistingBase, GrpoArm, SftArm, TrainedArm
 
-GPUS = {"RTX 4090": 24, "A100-40GB": 40, "A100-80GB or H100": 80, "H200": 141}
-"""Memory of usual GPUs, in GB."""
 TOKENS = 1024
 """Tokens whose logits the KL to the base takes at the same time, of both models (`rlgen.posttrain.kl`)."""
 _LORA_WEIGHTS = 0.01
@@ -28,6 +28,10 @@ class Shape:
     width: int
     vocabulary: int
     parameters: int
+    block: int
+    """Parameters of one decoder block."""
+    cached: int
+    """Numbers a token that attention keeps of it: keys and values, all blocks."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
@@ -38,7 +42,8 @@ class Shape:
         groups = config.get("num_key_value_heads") or heads
         block = 2 * width * heads * head + 2 * width * groups * head + 3 * width * inner + 2 * width
         embeddings = config["vocab_size"] * width * (1 if config.get("tie_word_embeddings") else 2)
-        return cls(layers, width, config["vocab_size"], layers * block + embeddings + width)
+        parameters = layers * block + embeddings + width
+        return cls(layers, width, config["vocab_size"], parameters, block, 2 * layers * groups * head)
 
 
 def _known(layers: int, width: int, inner: int, heads: int, groups: int, vocabulary: int, tied: bool) -> Shape:
@@ -55,10 +60,12 @@ def _known(layers: int, width: int, inner: int, heads: int, groups: int, vocabul
 KNOWN = {
     "Qwen/Qwen3-0.6B-Base": _known(28, 1024, 3072, 16, 8, 151_936, tied=True),
     "Qwen/Qwen3-4B-Base": _known(36, 2560, 9728, 32, 8, 151_936, tied=True),
+    "Qwen/Qwen3-4B-Instruct-2507": _known(36, 2560, 9728, 32, 8, 151_936, tied=True),
+    "Qwen/Qwen3-32B": _known(64, 5120, 25_600, 64, 8, 151_936, tied=False),
     "Qwen/Qwen2.5-7B": _known(28, 3584, 18_944, 28, 4, 152_064, tied=False),
     "meta-llama/Llama-3.1-8B-Instruct": _known(32, 4096, 14_336, 32, 8, 128_256, tied=False),
 }
-"""Shapes of the bases of the studies that come with rlgen: known without network."""
+"""Shapes of the bases and teachers of the studies that come with rlgen: known without network."""
 
 
 def shape_of(path: str) -> Shape | None:
@@ -117,12 +124,11 @@ def table(arms: Sequence[TrainedArm], shape: Shape, gpus: Mapping[str, int]) -> 
     lines = []
     for arm in arms:
         count = gpus[arm.method]
-        for kind, capacity in GPUS.items():
+        for capacity, kinds in groupby(GPUS, key=lambda kind: GPUS[kind].memory):
             parts = memory(arm, shape, count, capacity)
             total = sum(parts.values())
             words = ", ".join(f"{name} {gigabytes:.1f}" for name, gigabytes in parts.items() if gigabytes >= 0.05)
             fits = "fits" if total < 0.8 * capacity else "tight" if total < 0.9 * capacity else "does not fit"
-            lines.append(
-                f"{arm.name}: {count} x {kind}: {total:.0f} of {capacity} GB, {fits} ({words or 'hardly any'})"
-            )
+            kind = f"{count} x {' or '.join(kinds)}"
+            lines.append(f"{arm.name}: {kind}: {total:.0f} of {capacity} GB, {fits} ({words or 'hardly any'})")
     return lines

@@ -9,7 +9,7 @@ from rlgen.posttrain.memory import KNOWN, Shape, memory, shape_of, table
 from rlgen.study.sections import GrpoArm, Lora, Rollouts, SftArm
 from tests.evaluation.tiny import make_tiny
 
-BILLION = Shape(layers=10, width=1000, vocabulary=100_000, parameters=10**9)
+BILLION = Shape(layers=10, width=1000, vocabulary=100_000, parameters=10**9, block=9 * 10**7, cached=20_000)
 
 
 def sft(**settings: object) -> SftArm:
@@ -32,6 +32,8 @@ def test_published_sizes_of_the_known_bases() -> None:
     assert billions == {
         "Qwen/Qwen3-0.6B-Base": 0.6,
         "Qwen/Qwen3-4B-Base": 4.02,
+        "Qwen/Qwen3-4B-Instruct-2507": 4.02,
+        "Qwen/Qwen3-32B": 32.76,
         "Qwen/Qwen2.5-7B": 7.62,
         "meta-llama/Llama-3.1-8B-Instruct": 8.03,
     }
@@ -60,7 +62,7 @@ def test_what_an_arm_asks_for_beside_them() -> None:
 
 
 def test_it_says_whether_that_fits() -> None:
-    large = Shape(layers=10, width=1000, vocabulary=100_000, parameters=15 * 10**9)
+    large = Shape(layers=10, width=1000, vocabulary=100_000, parameters=15 * 10**9, block=148 * 10**7, cached=20_000)
     lines = table([sft(zero=3, max_length=1024)], large, {"sft": 8})
     assert [line.split(" GB, ")[1].split(" (")[0] for line in lines] == ["does not fit", "tight", "fits", "fits"]
 

@@ -49,6 +49,8 @@ class Benchmark(BaseModel):
     harness: str
     """The harness's built-in task that it equals: prompts, choices, targets, metrics, stop strings."""
     dataset: HubSplit
+    rows: PositiveInt
+    """Rows of the split: what a plan counts with before it has been read."""
     format: Literal["multiple_choice", "generate"]
     row: dict[str, str]
     """The normalised row: an expression over the hub row for each field."""

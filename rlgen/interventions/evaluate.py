@@ -20,6 +20,7 @@ from rlgen.interventions.damage import damage
 from rlgen.interventions.lab import REFERENCE, Condition, Lab, Portion
 from rlgen.interventions.likeness import likeness, turned
 from rlgen.interventions.localised import described, read_all
+from rlgen.interventions.slopes import slopes
 from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
 from rlgen.study import BASE
 from rlgen.study.stages import InterveneSettings
@@ -56,7 +57,10 @@ def intervene(
         harm = damage(work, lab, corpus)
         with atomic_path(work.folder / "items.parquet") as path:
             items.drop(columns=["gold", "response", "prompt"]).to_parquet(path, index=False)
-        write_json(work.folder / "effects.json", {**_effects(lab, items), "damage": harm})
+        found = _effects(lab, items)
+        transfer = found["groups"]["transfer"]
+        pushes = slopes(work, lab, transfer and transfer["matched_random"]["values"])
+        write_json(work.folder / "effects.json", {**found, "damage": harm, "slopes": pushes})
 
 
 def _runs(work: Workspace, lab: Lab) -> Iterator[pd.DataFrame]:

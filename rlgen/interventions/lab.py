@@ -225,6 +225,12 @@ class Lab:
             other.__dict__.pop(name, None)
         return other
 
+    def weaker(self, share: float) -> Lab:
+        """The same with a share of the edit's strength, in every condition that has one."""
+        other = copy.copy(self)
+        other.__dict__["alpha"] = share * self.alpha
+        return other
+
     def decide(self, condition: Condition, prompts: Sequence[Sequence[int]]) -> pd.DataFrame:
         """As `run`'s kl_base and kl_arm, of prompts given as token ids, without answers; references come first."""
         keys = [prompt_key(ids) for ids in prompts]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,7 +21,9 @@ from rlgen.interventions import edits, effects
 from rlgen.interventions.edits import Contribution, Site
 from rlgen.interventions.lab import Condition, Lab
 from rlgen.interventions.localised import Localised
+from rlgen.interventions.slopes import STRENGTH, slopes
 from rlgen.models import edited, residuals
+from rlgen.stage import Workspace
 from rlgen.study.sections import Edit, JsonlTask, TokenSet
 from rlgen.study.stages import TaskSettings
 from tests.features.arms import LAYER
@@ -201,3 +204,55 @@ def test_items_with_one_prompt_are_asked_together(make_lab: MakeLab, tmp_path: P
     assert frames[0].index.equals(frames[1].index)
     assert (frames[0] == frames[1]).mean() > 0.9  # but for rounding in another batch
     assert len(set(frames[1]["q0"]) | set(frames[1]["q4"])) > 1, "each has its own random numbers"
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Workspace:
+    (tmp_path / "scratch").mkdir()
+    return Workspace("intervene", tmp_path, 0.0, {})
+
+
+@pytest.mark.parametrize("edit", ["transplant", "ablate"])
+def test_is_the_fall_of_the_divergence_at_a_tenth_of_the_strength(
+    make_lab: MakeLab,
+    work: Workspace,
+    edit: str,
+) -> None:
+    lab = make_lab(edit)
+    found = slopes(work, lab, [0.0, 1.0, 2.0])
+    assert found is not None
+    other = make_lab(edit)
+    other.__dict__["alpha"] = STRENGTH * lab.alpha
+    prompts = [
+        other.harness.prompt_ids(task)[item]
+        for task in other.settings.groups["transfer"]
+        for item in other.localised[0].measurement_items.get(task, list(other.harness.prompt_ids(task)))
+    ]
+    column = "kl_arm" if other.here == "base" else "kl_base"
+    other.decide((effects.DONOR, 0), prompts)
+    before = other.decide((effects.BASELINE, 0), prompts)[column].mean()
+    after = other.decide((effects.EFFECT, 0), prompts)[column].mean()
+    assert found["edit"] == pytest.approx((before - after) / STRENGTH, abs=1e-4)
+    assert len(found["matched"]) == lab.settings.draws
+
+
+def test_the_correlation_is_with_the_effects(make_lab: MakeLab, work: Workspace) -> None:
+    lab = make_lab("transplant")
+    first = slopes(work, lab, [0.0, 1.0, 2.0])
+    assert first is not None
+    again = slopes(work, lab, [2 * slope - 1 for slope in first["matched"]])
+    assert again is not None
+    assert again["matched"] == first["matched"]
+    assert again["correlation"] == pytest.approx(1.0)
+    against = slopes(work, lab, [-slope for slope in first["matched"]])
+    assert against is not None
+    assert against["correlation"] == pytest.approx(-1.0)
+    assert np.isfinite(first["correlation"])
+
+
+def test_is_not_asked_elsewhere_or_of_an_edit_of_nothing(make_lab: MakeLab, work: Workspace) -> None:
+    assert slopes(work, make_lab("transplant", "all"), [0.0, 1.0, 2.0]) is None
+    lab = make_lab("transplant")
+    assert slopes(work, lab, None) is None
+    lab.__dict__["alpha"] = 0.0
+    assert slopes(work, lab, [0.0, 1.0, 2.0]) is None

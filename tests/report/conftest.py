@@ -309,6 +309,7 @@ class Tree:
             "likeness": likeness(items, edit, self.tasks),
             "turned": {g: turned(items, edit, names, 50, self.rng) for g, names in self.tasks.items()},
             "damage": {"unedited": 1.4, "edited": 1.5, "matched_random": [1.45] * self.draws, "tokens": 2048},
+            "slopes": {"strength": 0.1, "edit": 4.0, "matched": [1.0, -0.5] * (self.draws // 2), "correlation": 0.9},
         }
         normed = self.score != "code_difference" and edit == "amplify"
         self._manifest(self.paths.intervention(fit, edit), "intervene", {"edit": {"norm": 0.7} if normed else {}})

@@ -24,6 +24,7 @@ from rlgen.interventions.lab import REFERENCE, Lab
 from rlgen.interventions.likeness import turned
 from rlgen.interventions.localised import Localised
 from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
+from rlgen.study.sections.common import files_of
 from rlgen.study.stages import CompareSettings
 
 Floats = NDArray[np.float64]
@@ -50,6 +51,7 @@ def compare(
         raise StudyError(f"localisation.oracle: it needs edits at last_prompt; `{edit}` is at {settings.edit.tokens}")
     inputs = {"crosscoder": crosscoder, "localisation": localisation, "diagnostics": diagnostics}
     inputs |= {f"model {name}": models[name] for name in ("base", "arm")}
+    inputs |= {file: Path(file) for file in files_of(settings.mode)}
     inputs |= {f"task {path.name}": path for path in tasks}
     with stage("compare", settings, inputs, out) as work:
         scores = pd.read_parquet(localisation / "scores.parquet")

@@ -23,6 +23,7 @@ from rlgen.interventions.localised import described, read_all
 from rlgen.interventions.slopes import slopes
 from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
 from rlgen.study import BASE
+from rlgen.study.sections.common import files_of
 from rlgen.study.stages import InterveneSettings
 
 
@@ -50,6 +51,7 @@ def intervene(
     for kind, paths in (("crosscoder", crosscoder), ("localisation", localisation), ("diagnostics", diagnostics)):
         inputs |= {f"{kind} {index}": path for index, path in enumerate(paths)}
     inputs |= {f"model {name}": models[name] for name in ("base", "arm")}
+    inputs |= {file: Path(file) for file in files_of(settings.mode)}
     inputs |= {f"task {path.name}": path for path in tasks}
     with stage("intervene", settings, inputs, out) as work:
         lab = Lab(edit, settings, read_all(localisation, crosscoder, diagnostics), models, tasks)

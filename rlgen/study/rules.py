@@ -50,6 +50,11 @@ class Rules:
         return found.reward_files if isinstance(found, GrpoArm) else []
 
     @property
+    def mode_files(self) -> list[str]:
+        """The file of the user's own mode of answers, if it lies under the working directory."""
+        return self._study.interventions.mode_files
+
+    @property
     def problem_files(self) -> list[str]:
         """The user's files and folders of training problems."""
         sources = self._study.problems.sources

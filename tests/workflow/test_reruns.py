@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from rlgen.study.sections.common import files_of
 from tests.study.test_bad_settings import put
-from tests.workflow.study_run import TINY, jobs, snakemake, tiny_settings
+from tests.workflow.study_run import ROOT, TINY, jobs, snakemake, tiny_settings
 
 pytestmark = pytest.mark.slow
 
@@ -111,17 +112,27 @@ def test_a_changed_file_of_the_users_reruns_what_reads_it(tmp_path: Path) -> Non
     assert jobs(tmp_path, study, "--until", "corpus") == {"corpus": 1}
 
 
-def test_a_user_s_reward_is_an_input_of_its_arm(tmp_path: Path) -> None:
+def test_a_user_s_reward_and_mode_are_inputs_of_what_calls_them(tmp_path: Path) -> None:
     settings = tiny_settings()
     settings["arms"][1]["reward"] = "own.rewards:short"
+    settings["interventions"]["mode"] = "own.modes:brief"
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "rewards.py").write_text(
         "def short(completions, **_):\n    return [0.0 for _ in completions]\n"
     )
+    (tmp_path / "own" / "modes.py").write_text("def brief(prompt, response):\n    return len(response) < 4\n")
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(settings))
     said = snakemake(tmp_path, study, "--dry-run")
     assert "own/rewards.py" in said
+    assert "own/modes.py" in said
+
+
+def test_rlgen_s_own_functions_are_no_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # where their files lie
+    assert files_of("rlgen.posttrain.rewards:final_answer") == []
+    assert files_of("tests.workflow.study_run:jobs") == ["tests/workflow/study_run.py"]
+    assert files_of("numpy.linalg:norm") == files_of(None) == []
 
 
 def test_nothing_to_do_after_a_finished_run(finished: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TaskGroup, TokenSet
+from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TaskGroup, TokenSet, files_of
 
 CodeKind = Literal["swap_readout", "decoder_projection"]
 """How a joint code gives a value for one model."""
@@ -113,6 +113,11 @@ class Interventions(Section):
     """Samples per generated item."""
     bootstrap: PositiveInt = 1000
     """Bootstrap resamples over items."""
+
+    @property
+    def mode_files(self) -> list[str]:
+        """The mode's file, if it is the user's own."""
+        return files_of(self.mode)
 
 
 class Nulls(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os.path import expanduser
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -26,3 +27,15 @@ class Section(BaseModel):
     """Base of all settings: unknown keys are refused, values cannot be changed once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def files_of(function: str | None) -> list[str]:
+    """The file of the user's own `package.module:function`, if it lies under the working directory.
+
+    A change of it reruns what calls it. rlgen's own is none: a new release of it reruns nothing.
+    """
+    if function is None:
+        return []
+    package, *rest = function.partition(":")[0].split(".")
+    path = Path(package, *rest).with_suffix(".py")
+    return [str(path)] if package != "rlgen" and path.is_file() else []

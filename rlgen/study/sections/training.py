@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from rlgen.study.sections.common import Fraction, Name, NonNegative, Section
+from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, files_of
 
 
 class Arm(Section):
@@ -137,6 +136,5 @@ class GrpoArm(TrainedArm):
 
     @property
     def reward_files(self) -> list[str]:
-        """The reward's file, if it lies under the working directory."""
-        path = Path(*self.reward.partition(":")[0].split(".")).with_suffix(".py")
-        return [str(path)] if path.is_file() else []
+        """The reward's file, if it is the user's own."""
+        return files_of(self.reward)

@@ -22,6 +22,9 @@ def plan(
     configfile: Annotated[Path | None, typer.Option(help="The study; config.yaml if not given.")] = None,
     profile: Annotated[str, typer.Option(help="Of Snakemake: it says how many jobs run at a time.")] = "profiles/local",
     gpu: Annotated[str, typer.Option(help="The kind of GPU: RTX 4090, A100-40GB, A100-80GB, H100, H200.")] = "H100",
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="GPUs that you will get at a time; any number if not given.")
+    ] = None,
     like: Annotated[
         list[Path] | None, typer.Option(help="A study that has been run here: what its jobs took is believed.")
     ] = None,
@@ -41,6 +44,7 @@ def plan(
     An estimate by a written cost model, corrected by what jobs took that have been run. Nothing is run or fetched.
     """
     import json
+    from dataclasses import replace
 
     from rlgen.cluster.dag import read_dag
     from rlgen.cluster.plan.estimate import Plan
@@ -52,8 +56,9 @@ def plan(
         return read_dag(["--profile", profile, *(["--configfile", str(study)] if study else []), *arguments])
 
     configs = dict(map(_config, model_config or []))
+    dag = dag_of(configfile, context.args)
     found = Plan(
-        dag_of(configfile, context.args),
+        replace(dag, gpus=gpus or dag.gpus),
         machine_of(gpu),
         share=answers,
         like=[dag_of(study, []) for study in like or []],

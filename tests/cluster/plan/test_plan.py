@@ -125,6 +125,18 @@ def test_a_price_a_picture_and_the_text(tmp_path: Path) -> None:
     assert any(text.startswith("dump x 136") for text in boxes)
 
 
+def test_fewer_gpus_at_a_time_take_longer_and_the_same_gpu_hours(tmp_path: Path) -> None:
+    found = [
+        json.loads(
+            plan("--configfile", str(STUDY), "--directory", str(tmp_path), "--cores", "999", "--json", *more).stdout
+        )
+        for more in ([], ["--gpus", "8"])
+    ]
+    many, few = (each["total"] for each in found)
+    assert few["wall_seconds"] > many["wall_seconds"]
+    assert few["gpu_hours"] == many["gpu_hours"]
+
+
 def test_targets_and_forced_rules_are_snakemake_s_own(tmp_path: Path) -> None:
     result = plan("--configfile", str(STUDY), "--directory", str(tmp_path), "--json", "--until", "teacher")
     assert {entry["rule"] for entry in json.loads(result.stdout)["rules"]} == {"adopt", "task", "problems", "teacher"}

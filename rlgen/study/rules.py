@@ -88,6 +88,11 @@ class Rules:
         """Parts of every final model's store; checkpoints have one."""
         return range(self._study.activations.parts)
 
+    @property
+    def keeps_stores(self) -> bool:
+        """Whether stores stay when nothing reads them any more."""
+        return self._study.activations.keep
+
     def threads(self, rule: str) -> int:
         """Threads of a rule's job."""
         return self._study.resources_of(rule).threads

@@ -163,7 +163,7 @@ class DumpSettings(StageSettings):
     @classmethod
     def of(cls, study: Study, model: str, part: int) -> DumpSettings:
         tokens = study.tracking.tokens if "@" in model and study.tracking else None
-        unread = {"outlier_norm": Activations.model_fields["outlier_norm"].default}  # it is for fitting
+        unread = {name: Activations.model_fields[name].default for name in ("outlier_norm", "keep")}  # not by a dump
         if "@" in model:
             unread["parts"] = 1  # a checkpoint's store is one part
         return cls(activations=study.activations.model_copy(update=unread), part=part, tokens=tokens)

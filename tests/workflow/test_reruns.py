@@ -1,6 +1,7 @@
 """What you change, and what reruns: exactly the stages that read it and what is downstream."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from rlgen.cluster.dag import read_dag
 from rlgen.study.sections.common import files_of
-from tests.study.test_bad_settings import put
-from tests.workflow.study_run import ROOT, TINY, jobs, snakemake, tiny_settings
+from tests.study.test_bad_settings import put, put_all
+from tests.workflow.study_run import ROOT, TINY, command, jobs, snakemake, tiny_settings
 
 pytestmark = pytest.mark.slow
 
@@ -154,3 +156,18 @@ def test_changing_rl_reruns_neither_sft_nor_the_base(finished: Path, tmp_path: P
     said = snakemake(finished, changed(tmp_path, put("arms.1.lr", 5e-4)), "--dry-run")
     outputs = [line.split()[-1] for line in said.splitlines() if line.strip().startswith("output:")]
     assert not any(name in path.split("/") for path in outputs for name in ("sft", "base", "sft@1", "sft@2"))
+
+
+def test_stores_that_are_not_kept_are_temporary_and_missed_only_by_what_reads_them(
+    finished: Path, tmp_path: Path
+) -> None:
+    study = changed(tmp_path, put("activations.keep", False))
+    assert jobs(finished, study) == {}
+    found = read_dag([*command(tmp_path, study)[3:], "--until", "fit"])
+    assert {job.rule for job in found.jobs if job.temporary} == {"dump"}
+    without = tmp_path / "without"
+    shutil.copytree(finished, without)
+    shutil.rmtree(without / "results/tiny/activations")
+    assert jobs(without, study) == {}
+    other = changed(tmp_path, put_all({"activations.keep": False, "crosscoders.base-sft.k": 4}))
+    assert jobs(without, other)["dump"] == 4

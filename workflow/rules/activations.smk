@@ -6,7 +6,7 @@ rule dump:
         model=lambda w: paths.model(w.model.partition("@")[0]),
         corpus=paths.corpus,
     output:
-        directory(paths.activations("{model}", "{part}")),
+        store(paths.activations("{model}", "{part}")),
     params:
         settings=lambda w: stages.DumpSettings.of(study, w.model, int(w.part)).canonical(),
         folder=lambda w: paths.model(w.model),

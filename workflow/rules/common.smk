@@ -11,6 +11,11 @@ def stores(models):
     return [paths.activations(model, part) for model in models for part in rules_of.parts]
 
 
+def store(path):
+    """A store as a rule's output: temporary, if the study keeps none."""
+    return directory(path) if rules_of.keeps_stores else temp(directory(path))
+
+
 def tracked_stores(crosscoder):
     """The stores of a pairwise crosscoder's base and arm, and of the arm's earlier checkpoints."""
     models = study.crosscoders[crosscoder].models

@@ -27,6 +27,9 @@ class Activations(Section):
     mode: Literal["stored", "streamed"] = "stored"
     """`streamed`: nothing is stored, and what reads activations computes them. For want of disk; each reader then
     needs the models in memory and pays for their forward passes."""
+    keep: bool = True
+    """Whether stores stay on disk. If not, each is deleted as soon as nothing of the run reads it any more; to fit
+    another crosscoder later, they are dumped again."""
     codec: Codec = "none"
     """Compression. It saves a fifth of the disk, and costs speed (README: measured)."""
     batch_rows: PositiveInt = 32

@@ -173,6 +173,7 @@ def apart(block: Block) -> str:
     matched = block["matched_random"]
     if matched["draws"] < FEWEST_DRAWS:
         return f"not told apart from what matched features do ({matched['draws']} draws are too few)"
-    if block["effect"] > max(matched["q95"], 0) or block["effect"] < min(matched["q05"], 0):
-        return "beyond what matched features do"
-    return "not told apart from what matched features do"
+    as_high = sum(value >= block["effect"] for value in matched["values"])
+    as_low = sum(value <= block["effect"] for value in matched["values"])
+    beyond = (1 + min(as_high, as_low)) / (1 + matched["draws"]) <= LEVEL
+    return "beyond what matched features do" if beyond else "not told apart from what matched features do"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlgen.report.verdicts import FEWEST_DRAWS, tally
+from rlgen.report.verdicts import FEWEST_DRAWS, LEVEL, tally
 
 Block = Mapping[str, Any]
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from rlgen.cli.inspection import config_app, store_app
+from rlgen.cli.progress import status
 from rlgen.cli.stages import app
 from rlgen.errors import StudyError
 from rlgen.masking import Masking, crash, masked
@@ -20,6 +21,7 @@ from rlgen.stage import AlreadyMade
 
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
+app.command()(status)
 
 
 @contextmanager

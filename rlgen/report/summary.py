@@ -18,6 +18,7 @@ from rlgen.report.findings import findings
 from rlgen.report.jobs import cost, find_jobs
 from rlgen.report.training import training
 from rlgen.report.verdicts import verdicts
+from rlgen.source import code_digest
 from rlgen.stage import read_manifest, write_json
 from rlgen.study.sections import Attribution, Localisation
 from rlgen.study.stages import SummarySettings
@@ -66,6 +67,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
     summary = plain(summary)
     summary["findings"] = findings(summary)
     summary["verdicts"] = verdicts(summary)
+    summary["manifest"] = {"settings": json.loads(settings.canonical()), "code": code_digest("summary")}
     write_json(out, summary)
 
 

@@ -1,4 +1,4 @@
-"""How long planning a study of more than 2,000 jobs takes: `python tests/benchmarks/scale.py`.
+"""How long planning a study of more than 2,000 jobs takes, and telling its status: `python tests/benchmarks/scale.py`.
 
 Wall and CPU seconds of single processes, before anything of the study is there and when all of it is (made up).
 """
@@ -40,10 +40,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         dry_run = [*command(work, LARGE), "--dry-run"]
+        status = [sys.executable, "-m", "rlgen", "status", "--configfile", str(LARGE)]
         print(f"| least of {RUNS} | wall, s | CPU, s |\n|---|---|---|")
         measure("`snakemake -n`, nothing is there", dry_run, work)
+        measure("`rlgen status`, nothing is there", status, work)
         jobs = len(make_up(work, LARGE))
         measure(f"`snakemake -n`, all {jobs:,} artifacts are there", dry_run, work)
+        measure("`rlgen status`, all are there", status, work)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 _ROOT = Path(__file__).parent
 _COMMANDS = _ROOT / "cli" / "stages.py"
-_HOUSE = {"cli", "cluster", "errors", "launch", "masking", "owner", "paths", "source", "stage", "study"}
+_HOUSE = {"cli", "cluster", "errors", "formats", "launch", "masking", "owner", "paths", "source", "stage", "study"}
 """What is left out, by the first name below `rlgen`."""
 _REST = ""
 """Stands for a module's statements that define no name: they are run whatever is asked of it."""

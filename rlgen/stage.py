@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlgen.errors import StudyError
+from rlgen.formats import FORMATS, MANIFEST, check_format, check_mixture
 from rlgen.owner import is_here, lives, this_process
 from rlgen.source import code_digest
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:  # the command line reads this file for its help, and pydantic
 
 log = logging.getLogger("rlgen")
 
-MANIFEST = "manifest.json"
 _STATE = ".stage.json"
 _SCRATCH = ".scratch"
 _POLL, _POLL_ELSEWHERE = 0.5, 30.0
@@ -113,10 +113,12 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
     """Make the artifact `out`: yields its workspace, and publishes it when the block ends without an error.
 
     `inputs` are files or folders; those that are artifacts are known by their manifest's digest. Raises
-    StudyError if an input is missing or the folder cannot be written, and AlreadyMade if there is no work left: a
-    run that was killed had but to publish, or a process that was waited for has published.
+    StudyError if an input is missing or of another format, if inputs are of versions that must not be mixed, or if the
+    folder cannot be written, and AlreadyMade if there is no work left: a run that was killed had but to publish, or a
+    process that was waited for has published.
     """
     digests = {key: {"path": str(path), "digest": input_digest(key, path)} for key, path in sorted(inputs.items())}
+    check_mixture(inputs.values())
     fingerprint = json_digest({"stage": name, "settings": settings.canonical(), "inputs": digests})
     partial = out.with_name(out.name + ".partial")
     if _wait_for_owner(partial) and _finished(out, fingerprint):
@@ -138,6 +140,7 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
     yield work
     manifest = {
         "stage": name,
+        "format": FORMATS.get(name, 1),
         "settings": json.loads(settings.canonical()),
         "seed": settings.seed,
         "inputs": digests,
@@ -166,11 +169,13 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
 
 
 def input_digest(key: str, path: Path) -> str:
-    """What an input's content is known by. Raises StudyError if it is missing."""
+    """What an input's content is known by. Raises StudyError if it is missing, or of a format that is not read."""
     if not path.exists():
         raise StudyError(f"input `{key}`: no such file or folder: {path}; run the rule that makes it first")
     if (path / MANIFEST).is_file():
-        return str(read_manifest(path)["digest"])
+        manifest = read_manifest(path)
+        check_format(key, path, manifest)
+        return str(manifest["digest"])
     return content_digest(path)
 
 

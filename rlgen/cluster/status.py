@@ -16,14 +16,15 @@ from typing import Any, Literal
 
 from rlgen.cluster.artifacts import Artifact, artifacts
 from rlgen.cluster.logs import last_error
+from rlgen.formats import FORMATS, MANIFEST, foreign
 from rlgen.owner import is_here, lives, running_jobs
 from rlgen.source import code_digest
-from rlgen.stage import MANIFEST, read_note
+from rlgen.stage import read_note
 from rlgen.study import Study
 
 State = Literal["done", "stale", "unneeded", "running", "failed", "interrupted", "outdated", "missing"]
 STATES: tuple[State, ...] = ("done", "stale", "running", "failed", "interrupted", "outdated", "missing", "unneeded")
-"""`stale`: done, by other code than today's. `outdated`: there, to be made anew. `unneeded`: gone, not asked for."""
+"""`stale`: done, by other code or versions. `outdated`: there, to be made anew. `unneeded`: gone, not asked for."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,12 @@ class _Status:
         return Standing(artifact, "outdated" if self._is_there(path) else "missing", self._to_make[path])
 
     def _finished(self, artifact: Artifact) -> Standing:
-        manifest = self._manifests[str(artifact.path)]
-        code = manifest.get("code") if manifest else None
-        if code is None:
+        manifest = self._manifests[str(artifact.path)] or {}
+        if (form := manifest.get("format", 1)) != (now := FORMATS.get(artifact.rule, 1)):
+            return Standing(artifact, "stale", f"of format {form}, which is {now} here")
+        if other := foreign(manifest):
+            return Standing(artifact, "stale", f"made by {other}, another release than the one here")
+        if (code := manifest.get("code")) is None:
             return Standing(artifact, "done", unknown=True)
         return Standing(artifact, "done" if code == code_digest(artifact.rule) else "stale")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from rlgen.errors import StudyError
+from rlgen.formats import check_mixture
 from rlgen.paths import Layout
 from rlgen.report.comparison import compare, compare_localised
 from rlgen.report.contrasts import contrasts, group_accuracy, paired_tests
@@ -32,9 +33,11 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
     """Write every number of the report to the file `out`.
 
     Reads the artifacts under `root`. Tracking, localisation with its interventions, and nulls may be left out of a
-    study; what the settings name must be there, or a StudyError says which file is missing.
+    study; what the settings name must be there, or a StudyError says which file is missing. Another says so if models
+    were evaluated by versions that must not be mixed.
     """
     paths = Layout(root)
+    check_mixture(map(paths.evaluation, settings.models))
     items = {model: _items(paths, model) for model in settings.models}
     crosscoders = {name: _crosscoder(paths, name, models) for name, models in settings.crosscoders.items()}
     summary: dict[str, Any] = {

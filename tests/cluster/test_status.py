@@ -190,9 +190,10 @@ def test_a_log_of_what_was_made_since_is_no_failure(finished_copy: Path, tmp_pat
     assert found(changed(tmp_path, put("report.title", "Another")))["report"].state == "outdated"
 
 
-def by_other_code(artifact: Path, code: str | None) -> None:
+def said(artifact: Path, **changes: Any) -> None:
+    """Change what an artifact's manifest says."""
     manifest: dict[str, Any] = json.loads((artifact / "manifest.json").read_text())
-    (artifact / "manifest.json").write_text(json.dumps({**manifest, "code": code}))
+    (artifact / "manifest.json").write_text(json.dumps({**manifest, **changes}))
 
 
 def command(*words: str) -> str:
@@ -204,7 +205,7 @@ def command(*words: str) -> str:
 
 
 def test_what_other_code_made_is_told_and_rerun_only_if_asked(finished_copy: Path) -> None:
-    by_other_code(ROOTS / "features/base-sft/attribution", "other")
+    said(ROOTS / "features/base-sft/attribution", code="other")
     assert found()["features/base-sft/attribution"].state == "stale"
     assert to_make() == made_by_snakemake(finished_copy) == set()
     printed = command("--stale").split()
@@ -214,10 +215,19 @@ def test_what_other_code_made_is_told_and_rerun_only_if_asked(finished_copy: Pat
 
 
 def test_what_an_earlier_release_made_is_not_called_stale(finished_copy: Path) -> None:
-    by_other_code(ROOTS / "models/sft", None)
+    said(ROOTS / "models/sft", code=None)
     standing = found()["models/sft"]
     assert (standing.state, standing.unknown) == ("done", True)
     assert "1 of those done do not say by what code they were made" in list(as_text([standing]))[-1]
+
+
+def test_what_must_not_be_mixed_with_what_is_made_here_is_stale(finished_copy: Path) -> None:
+    said(ROOTS / "models/sft", format=7)
+    said(ROOTS / "activations/rl/part-000.zarr", versions={"transformers": "3.1.0"})
+    now = found()
+    assert (now["models/sft"].state, now["models/sft"].note) == ("stale", "of format 7, which is 1 here")
+    assert now["activations/rl/part-000.zarr"].note.startswith("made by transformers 3.1.0")
+    assert now["activations/rl/part-001.zarr"].state == "done"
 
 
 def test_the_command_prints_a_table_and_json(finished_copy: Path) -> None:
@@ -240,9 +250,3 @@ def test_no_torch_is_imported() -> None:
         "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'pandas', 'numpy', 'snakemake')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False, env=environment()).returncode == 0
-
-
-@pytest.mark.slow
-def test_a_real_run_is_done_by_the_code_that_is_here(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(finished)
-    assert {(s.state, s.unknown) for s in found().values()} == {("done", False)}

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from rlgen.cluster.status import status
+from rlgen.study import load_study
 from tests.study.test_bad_settings import put
 from tests.workflow.study_run import TINY, jobs, snakemake, tiny_settings
 
@@ -126,6 +128,11 @@ def test_a_user_s_reward_is_an_input_of_its_arm(tmp_path: Path) -> None:
 
 def test_nothing_to_do_after_a_finished_run(finished: Path) -> None:
     assert "Nothing to be done" in snakemake(finished, TINY, "--dry-run")
+
+
+def test_status_tells_a_finished_run_from_its_manifests(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    assert {(found.state, found.unknown) for found in status(load_study(TINY))} == {("done", False)}
 
 
 def test_order_of_keys_reruns_nothing(finished: Path, tmp_path: Path) -> None:

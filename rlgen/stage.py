@@ -24,20 +24,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from rlgen.errors import StudyError
+from rlgen.formats import FORMATS, MANIFEST, check_format, check_mixture
+from rlgen.owner import is_here, lives, this_process
+from rlgen.source import code_digest
 
 if TYPE_CHECKING:  # the command line reads this file for its help, and pydantic is slow to import
     from rlgen.study.stages import StageSettings
 
 log = logging.getLogger("rlgen")
 
-MANIFEST = "manifest.json"
 _STATE = ".stage.json"
 _SCRATCH = ".scratch"
-_POLL = 0.5
-"""Seconds between looks at whether another process has ended."""
+_POLL, _POLL_ELSEWHERE = 0.5, 30.0
+"""Seconds between looks at whether another process has ended; on another machine, SLURM is asked."""
 _PACKAGES = (
     *("rlgen", "torch", "transformers", "trl", "accelerate", "deepspeed", "peft", "vllm", "datasets", "lm_eval"),
     *("math-verify", "zarr", "numpy", "pandas", "snakemake"),
@@ -75,10 +75,11 @@ class Workspace:
         """Progress over `total` units, of which `done` were done before."""
         return Progress(self, total, unit, done)
 
-    def remember_time(self) -> None:
-        """Note the time worked, so that a resumed run adds to it."""
+    def remember(self, done: int, total: int, unit: str) -> None:
+        """Note how far the work is, and the time worked, so that a resumed run adds to it."""
         state = json.loads((self.folder / _STATE).read_text())
-        write_json(self.folder / _STATE, {**state, "elapsed": self.wall_seconds})
+        progress = {"done": done, "total": total, "unit": unit}
+        write_json(self.folder / _STATE, {**state, "elapsed": self.wall_seconds, "progress": progress})
 
 
 class Progress:
@@ -96,7 +97,7 @@ class Progress:
         if now - self._last < self._every and done < self._total:
             return
         self._last = now
-        self._work.remember_time()
+        self._work.remember(done, self._total, self._unit)
         rate = (done - self._first) / max(now - self._start, 1e-9)
         left = f"{(self._total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
         text = f"{self._work.name}: {done:,}/{self._total:,} {self._unit}, {rate:,.1f}/s, {left}"
@@ -112,10 +113,12 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
     """Make the artifact `out`: yields its workspace, and publishes it when the block ends without an error.
 
     `inputs` are files or folders; those that are artifacts are known by their manifest's digest. Raises
-    StudyError if an input is missing or the folder cannot be written, and AlreadyMade if there is no work left: a
-    run that was killed had but to publish, or a process that was waited for has published.
+    StudyError if an input is missing or of another format, if inputs are of versions that must not be mixed, or if the
+    folder cannot be written, and AlreadyMade if there is no work left: a run that was killed had but to publish, or a
+    process that was waited for has published.
     """
     digests = {key: {"path": str(path), "digest": input_digest(key, path)} for key, path in sorted(inputs.items())}
+    check_mixture(inputs.values())
     fingerprint = json_digest({"stage": name, "settings": settings.canonical(), "inputs": digests})
     partial = out.with_name(out.name + ".partial")
     if _wait_for_owner(partial) and _finished(out, fingerprint):
@@ -125,9 +128,11 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
         _publish(partial, out)
         log.info("%s: done before: %s", name, out)
         raise AlreadyMade
-    elapsed = _elapsed(partial, fingerprint)
+    earlier = _earlier(partial, fingerprint)
+    code = earlier.get("code") if earlier else code_digest(name)  # what other code began is never this code's alone
+    elapsed = float(earlier["elapsed"]) if earlier else None
     try:
-        _open(partial, fingerprint, elapsed)
+        _open(partial, earlier or {"fingerprint": fingerprint, "elapsed": 0.0, "code": code}, anew=earlier is None)
     except OSError as error:
         raise StudyError(f"{partial}: cannot be written ({error.strerror}); free space or permit writing") from None
     work = Workspace(name, partial, elapsed or 0.0, {key: found["digest"] for key, found in digests.items()})
@@ -135,11 +140,13 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
     yield work
     manifest = {
         "stage": name,
+        "format": FORMATS.get(name, 1),
         "settings": json.loads(settings.canonical()),
         "seed": settings.seed,
         "inputs": digests,
         "fingerprint": fingerprint,
         "versions": versions(),
+        "code": code,
         "git_commit": _git_commit(),
         "wall_seconds": round(work.wall_seconds, 3),
         "device": _device(),
@@ -162,11 +169,13 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
 
 
 def input_digest(key: str, path: Path) -> str:
-    """What an input's content is known by. Raises StudyError if it is missing."""
+    """What an input's content is known by. Raises StudyError if it is missing, or of a format that is not read."""
     if not path.exists():
         raise StudyError(f"input `{key}`: no such file or folder: {path}; run the rule that makes it first")
     if (path / MANIFEST).is_file():
-        return str(read_manifest(path)["digest"])
+        manifest = read_manifest(path)
+        check_format(key, path, manifest)
+        return str(manifest["digest"])
     return content_digest(path)
 
 
@@ -220,8 +229,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _state(partial: Path) -> dict[str, Any] | None:
-    """What a partial folder's note says; None if there is none, or its process has just deleted it."""
+def read_note(partial: Path) -> dict[str, Any] | None:
+    """What a partial folder's note says: whose it is, and how far; None if there is none, or it was just deleted."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         state: dict[str, Any] = json.loads((partial / _STATE).read_text())
         return state
@@ -233,49 +242,38 @@ def _finished(folder: Path, fingerprint: str) -> bool:
     return (folder / MANIFEST).is_file() and read_manifest(folder).get("fingerprint") == fingerprint
 
 
-def _elapsed(partial: Path, fingerprint: str) -> float | None:
-    """Seconds that earlier runs worked in a partial folder; None if it is not of these settings and inputs."""
-    state = _state(partial)
-    return float(state["elapsed"]) if state and state["fingerprint"] == fingerprint else None
+def _earlier(partial: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The note of earlier runs in a partial folder; None if it is not of these settings and inputs."""
+    state = read_note(partial)
+    return state if state and state["fingerprint"] == fingerprint else None
 
 
-def _open(partial: Path, fingerprint: str, elapsed: float | None) -> None:
-    """Make the partial folder ready, empty if no earlier run can be continued."""
-    if elapsed is None and partial.exists():
+def _open(partial: Path, state: dict[str, Any], anew: bool) -> None:
+    """Make the partial folder ready, empty if no earlier run can be continued, and note that it is this process'."""
+    if anew and partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    write_json(partial / _STATE, {"fingerprint": fingerprint, "elapsed": elapsed or 0.0, "owner": _owner()})
-
-
-def _owner() -> dict[str, Any]:
-    """This process, so that it can be told from a later one of the same number."""
-    return {"host": platform.node(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+    write_json(partial / _STATE, {**state, "owner": this_process()})
 
 
 def _wait_for_owner(partial: Path) -> bool:
-    """Wait while another process of this machine works in the folder; returns whether there was one.
+    """Wait while another process works in the folder; returns whether there was one.
 
     Snakemake killed leaves its jobs running: the same command, given again, must not write into their folders.
     """
     owner: dict[str, Any] | None = None
     waited = False
     while partial.is_dir():
-        state = _state(partial)
+        state = read_note(partial)
         owner = state["owner"] if state else owner  # the note goes a moment before the folder does
-        if owner is None or owner["host"] != platform.node() or owner["pid"] == os.getpid() or not _lives(owner):
+        if owner is None or (is_here(owner) and owner["pid"] == os.getpid()) or not lives(owner):
             break
         if not waited:
-            log.info("waiting for process %d, which is at work in %s", owner["pid"], partial)
+            place = f"process {owner['pid']}" if is_here(owner) else f"SLURM job {owner['slurm_job']}"
+            log.info("waiting for %s, which is at work in %s", place, partial)
             waited = True
-        time.sleep(_POLL)
+        time.sleep(_POLL if is_here(owner) else _POLL_ELSEWHERE)
     return waited
-
-
-def _lives(owner: Mapping[str, Any]) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(owner["pid"])
-        return bool(process.create_time() == owner["born"] and process.status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 def _publish(partial: Path, out: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from rlgen.cli import readable_errors
 from rlgen.errors import StudyError
+from rlgen.source import code_digest
 from rlgen.stage import AlreadyMade, content_digest, read_manifest, stage
 from rlgen.study.stages import PerturbSettings
 
@@ -49,6 +50,7 @@ def test_publishes_whole_with_manifest(tmp_path: Path, source: Path) -> None:
     assert manifest["wall_seconds"] >= 0
     assert manifest["peak_memory_bytes"] > 1e6
     assert manifest["digest"] == content_digest(out)
+    assert manifest["code"] == code_digest("perturb")
     assert not list(out.parent.glob("*.partial"))
 
 
@@ -58,6 +60,16 @@ def test_resumes_from_the_last_complete_unit(tmp_path: Path, source: Path) -> No
         make(out, source, fail=True)
     assert not out.exists()
     assert make(out, source) == ["second"]
+
+
+def test_what_other_code_began_is_not_called_this_code_s(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "artifact"
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    note = tmp_path / "artifact.partial" / ".stage.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "code": "other"}))
+    assert make(out, source) == ["second"]
+    assert read_manifest(out)["code"] == "other"
 
 
 def test_starts_anew_when_settings_differ(tmp_path: Path, source: Path) -> None:

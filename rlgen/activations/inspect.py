@@ -10,7 +10,8 @@ import numpy as np
 from rlgen.activations.layout import ACTIVATIONS, METADATA, SMALL, Attributes, read_attributes, shard_file
 from rlgen.activations.store import Part, open_part
 from rlgen.errors import StudyError
-from rlgen.stage import MANIFEST, file_digest, json_digest, read_manifest
+from rlgen.formats import MANIFEST
+from rlgen.stage import file_digest, json_digest, read_manifest
 
 _GB = 1e9
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlgen.formats import MANIFEST
 from rlgen.paths import Layout
-from rlgen.stage import MANIFEST, read_manifest
+from rlgen.stage import read_manifest
 from rlgen.study.stages import SummarySettings
 from rlgen.study.study import TEACHER
 

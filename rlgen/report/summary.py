@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from rlgen.errors import StudyError
+from rlgen.formats import check_mixture
 from rlgen.paths import Layout
 from rlgen.report.comparison import compare, compare_localised
 from rlgen.report.contrasts import contrasts, group_accuracy, paired_tests
@@ -18,6 +19,7 @@ from rlgen.report.findings import findings
 from rlgen.report.jobs import cost, find_jobs
 from rlgen.report.training import training
 from rlgen.report.verdicts import verdicts
+from rlgen.source import code_digest
 from rlgen.stage import read_manifest, write_json
 from rlgen.study.sections import Attribution, Localisation
 from rlgen.study.stages import SummarySettings
@@ -31,9 +33,11 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
     """Write every number of the report to the file `out`.
 
     Reads the artifacts under `root`. Tracking, localisation with its interventions, and nulls may be left out of a
-    study; what the settings name must be there, or a StudyError says which file is missing.
+    study; what the settings name must be there, or a StudyError says which file is missing. Another says so if models
+    were evaluated by versions that must not be mixed.
     """
     paths = Layout(root)
+    check_mixture(map(paths.evaluation, settings.models))
     items = {model: _items(paths, model) for model in settings.models}
     crosscoders = {name: _crosscoder(paths, name, models) for name, models in settings.crosscoders.items()}
     summary: dict[str, Any] = {
@@ -66,6 +70,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
     summary = plain(summary)
     summary["findings"] = findings(summary)
     summary["verdicts"] = verdicts(summary)
+    summary["manifest"] = {"settings": json.loads(settings.canonical()), "code": code_digest("summary")}
     write_json(out, summary)
 
 

@@ -17,8 +17,11 @@ from rlgen.study.checks import Finding, check
 from rlgen.study.study import Study
 
 
-def load_study(path: Path) -> Study:
-    """Read a study from a YAML file. Raises StudyError, naming every bad key, if it cannot be run."""
+def load_study(path: Path, settings: Mapping[str, Any] | None = None) -> Study:
+    """Read a study from a YAML file, `settings` in the place of its own.
+
+    Raises StudyError, naming every bad key, if it cannot be run.
+    """
     if not path.is_file():
         raise StudyError(f"{path}: no such file; give the study's YAML file with --configfile")
     try:
@@ -27,7 +30,7 @@ def load_study(path: Path) -> Study:
         raise StudyError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, Mapping):
         raise StudyError(f"{path}: holds {type(raw).__name__}; a study is a mapping of sections")
-    return parse_study(raw, source=str(path))
+    return parse_study({**raw, **(settings or {})}, source=str(path))
 
 
 def parse_study(raw: Mapping[str, Any], source: str = "the study") -> Study:

@@ -159,7 +159,7 @@ class Study(Section):
         rule = self.localisation
         if rule is None:
             return {}
-        own = dict.fromkeys([rule.crosscoder, *replicates(self.fits, rule.crosscoder), *rule.compare], rule.arm)
+        own = dict.fromkeys([rule.crosscoder, *self.replicates[rule.crosscoder], *rule.compare], rule.arm)
         return own | ({NOISE_NULL: NOISE} if self.nulls else {})
 
     @property
@@ -192,6 +192,11 @@ class Study(Section):
         """Every crosscoder that is fitted: all entries' variants, and the nulls."""
         variants = [self.variants(name) for name in self.crosscoders]
         return {name: fit for found in (*variants, self.null_crosscoders) for name, fit in found.items()}
+
+    @cached_property
+    def replicates(self) -> dict[str, list[str]]:
+        """For every fit, those that differ from it in nothing but the seed."""
+        return replicates(self.fits)
 
     def resources_of(self, rule: str) -> Resources:
         """What a rule's job is given."""

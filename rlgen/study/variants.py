@@ -26,7 +26,10 @@ def expand(name: str, entry: CrosscoderEntry, layer: int) -> dict[str, Crosscode
     return found
 
 
-def replicates(fits: dict[str, Crosscoder], name: str) -> list[str]:
-    """The fits that differ from one in nothing but the seed."""
-    wanted = fits[name].model_copy(update={"seed": 0})
-    return [other for other, fit in fits.items() if other != name and fit.model_copy(update={"seed": 0}) == wanted]
+def replicates(fits: dict[str, Crosscoder]) -> dict[str, list[str]]:
+    """For every fit, those that differ from it in nothing but the seed."""
+    settings = {name: fit.model_dump_json(exclude={"seed"}) for name, fit in fits.items()}
+    alike: dict[str, list[str]] = {}
+    for name, found in settings.items():
+        alike.setdefault(found, []).append(name)
+    return {name: [other for other in alike[found] if other != name] for name, found in settings.items()}

@@ -35,6 +35,6 @@ def test_the_own_fit_is_as_without_variants() -> None:
 
 def test_replicates_differ_in_the_seed_alone() -> None:
     found = expand("a", entry(seeds=[1, 2], grid={"k": [8]}), layer=3)
-    assert replicates(found, "a") == ["a.seed=1", "a.seed=2"]
-    assert replicates(found, "a.k=8.seed=1") == ["a.k=8", "a.k=8.seed=2"]
-    assert replicates(expand("a", entry(), layer=3), "a") == []
+    assert replicates(found)["a"] == ["a.seed=1", "a.seed=2"]
+    assert replicates(found)["a.k=8.seed=1"] == ["a.k=8", "a.k=8.seed=2"]
+    assert replicates(expand("a", entry(), layer=3)) == {"a": []}

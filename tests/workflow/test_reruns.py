@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from rlgen.cluster.dag import read_dag
+from rlgen.cluster.status import status
+from rlgen.study import load_study
 from rlgen.study.sections.common import files_of
 from tests.study.test_bad_settings import put, put_all
 from tests.workflow.study_run import ROOT, TINY, command, jobs, snakemake, tiny_settings
@@ -139,6 +141,11 @@ def test_rlgen_s_own_functions_are_no_inputs(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_nothing_to_do_after_a_finished_run(finished: Path) -> None:
     assert "Nothing to be done" in snakemake(finished, TINY, "--dry-run")
+
+
+def test_status_tells_a_finished_run_from_its_manifests(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    assert {(found.state, found.unknown) for found in status(load_study(TINY))} == {("done", False)}
 
 
 def test_order_of_keys_reruns_nothing(finished: Path, tmp_path: Path) -> None:

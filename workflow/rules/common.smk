@@ -1,14 +1,20 @@
 # What several rule files share.
 
 import shlex
+from functools import cache
 
 from rlgen.study import stages
-from rlgen.study.variants import replicates
+
+
+@cache
+def parts_of(model):
+    """Every part of a model's store; asked for by every fit over it, of which there may be hundreds."""
+    return [str(paths.activations(model, part)) for part in rules_of.parts]
 
 
 def stores(models):
     """Every part of every model's store."""
-    return [paths.activations(model, part) for model in models for part in rules_of.parts]
+    return [part for model in models for part in parts_of(model)]
 
 
 def store(path):

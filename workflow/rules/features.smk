@@ -5,8 +5,8 @@ rule attribute:
     input:
         crosscoder=paths.crosscoder("{crosscoder}"),
         diagnostics=paths.diagnostics("{crosscoder}"),
-        replicates=lambda w: [paths.crosscoder(name) for name in replicates(study.fits, w.crosscoder)],
-        replicates_diagnostics=lambda w: [paths.diagnostics(name) for name in replicates(study.fits, w.crosscoder)],
+        replicates=lambda w: [paths.crosscoder(name) for name in study.replicates[w.crosscoder]],
+        replicates_diagnostics=lambda w: [paths.diagnostics(name) for name in study.replicates[w.crosscoder]],
     output:
         directory(paths.attribution("{crosscoder}")),
     params:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from rlgen.study.sections import (
     BenchmarkTask,
@@ -20,6 +21,9 @@ from rlgen.study.study import BASE, TEACHER, Study
 
 NOTHING = "(?!)"
 """A pattern that no name fits."""
+_MOST_MEMORY = 3
+"""A job that is tried again is given more memory each time, to so many times what the study says: it may have failed for
+another reason, and no node may have more."""
 
 
 class Rules:
@@ -87,10 +91,16 @@ class Rules:
         """Threads of a rule's job."""
         return self._study.resources_of(rule).threads
 
-    def resources(self, rule: str) -> dict[str, int]:
+    def resources(self, rule: str) -> dict[str, Any]:
         """Memory, time and GPUs of a rule's job, as Snakemake and its SLURM plugin name them."""
         found = self._study.resources_of(rule)
-        return {"mem_mb": found.mem_mb, "runtime": found.runtime, **({"gpu": found.gpus} if found.gpus else {})}
+
+        def mem_mb(wildcards: Any, attempt: int) -> int:
+            return found.mem_mb * min(attempt, _MOST_MEMORY)
+
+        # With a model of GPU that a profile names for all jobs, the plugin asks for a GPU where none is wanted.
+        gpu = {"gpu": found.gpus} if found.gpus else {"gpu_model": ""}
+        return {"mem_mb": mem_mb, "runtime": found.runtime, **gpu}
 
     def fit_processes(self, fit: str) -> int:
         """Processes of a fit's job: one a GPU; without GPUs, as many as share the features."""

@@ -24,9 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from rlgen.errors import StudyError
+from rlgen.owner import owner, read_note, wait_for_owner
 
 if TYPE_CHECKING:  # the command line reads this file for its help, and pydantic is slow to import
     from rlgen.study.stages import StageSettings
@@ -36,8 +35,6 @@ log = logging.getLogger("rlgen")
 MANIFEST = "manifest.json"
 _STATE = ".stage.json"
 _SCRATCH = ".scratch"
-_POLL = 0.5
-"""Seconds between looks at whether another process has ended."""
 _PACKAGES = (
     *("rlgen", "torch", "transformers", "trl", "accelerate", "deepspeed", "peft", "vllm", "datasets", "lm_eval"),
     *("math-verify", "zarr", "numpy", "pandas", "snakemake"),
@@ -118,7 +115,7 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
     digests = {key: {"path": str(path), "digest": input_digest(key, path)} for key, path in sorted(inputs.items())}
     fingerprint = json_digest({"stage": name, "settings": settings.canonical(), "inputs": digests})
     partial = out.with_name(out.name + ".partial")
-    if _wait_for_owner(partial) and _finished(out, fingerprint):
+    if wait_for_owner(partial / _STATE) and _finished(out, fingerprint):
         log.info("%s: made by the other process: %s", name, out)
         raise AlreadyMade
     if _finished(partial, fingerprint):
@@ -220,14 +217,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _state(partial: Path) -> dict[str, Any] | None:
-    """What a partial folder's note says; None if there is none, or its process has just deleted it."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        state: dict[str, Any] = json.loads((partial / _STATE).read_text())
-        return state
-    return None
-
-
 def _finished(folder: Path, fingerprint: str) -> bool:
     """Whether all work on a folder is done, with these settings and inputs."""
     return (folder / MANIFEST).is_file() and read_manifest(folder).get("fingerprint") == fingerprint
@@ -235,7 +224,7 @@ def _finished(folder: Path, fingerprint: str) -> bool:
 
 def _elapsed(partial: Path, fingerprint: str) -> float | None:
     """Seconds that earlier runs worked in a partial folder; None if it is not of these settings and inputs."""
-    state = _state(partial)
+    state = read_note(partial / _STATE)
     return float(state["elapsed"]) if state and state["fingerprint"] == fingerprint else None
 
 
@@ -244,38 +233,7 @@ def _open(partial: Path, fingerprint: str, elapsed: float | None) -> None:
     if elapsed is None and partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    write_json(partial / _STATE, {"fingerprint": fingerprint, "elapsed": elapsed or 0.0, "owner": _owner()})
-
-
-def _owner() -> dict[str, Any]:
-    """This process, so that it can be told from a later one of the same number."""
-    return {"host": platform.node(), "pid": os.getpid(), "born": psutil.Process().create_time()}
-
-
-def _wait_for_owner(partial: Path) -> bool:
-    """Wait while another process of this machine works in the folder; returns whether there was one.
-
-    Snakemake killed leaves its jobs running: the same command, given again, must not write into their folders.
-    """
-    owner: dict[str, Any] | None = None
-    waited = False
-    while partial.is_dir():
-        state = _state(partial)
-        owner = state["owner"] if state else owner  # the note goes a moment before the folder does
-        if owner is None or owner["host"] != platform.node() or owner["pid"] == os.getpid() or not _lives(owner):
-            break
-        if not waited:
-            log.info("waiting for process %d, which is at work in %s", owner["pid"], partial)
-            waited = True
-        time.sleep(_POLL)
-    return waited
-
-
-def _lives(owner: Mapping[str, Any]) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(owner["pid"])
-        return bool(process.create_time() == owner["born"] and process.status() != psutil.STATUS_ZOMBIE)
-    return False
+    write_json(partial / _STATE, {"fingerprint": fingerprint, "elapsed": elapsed or 0.0, "owner": owner()})
 
 
 def _publish(partial: Path, out: Path) -> None:

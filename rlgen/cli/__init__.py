@@ -12,12 +12,14 @@ from typing import NoReturn
 
 import typer
 
+from rlgen.cli.cluster import submit
 from rlgen.cli.inspection import config_app, store_app
 from rlgen.cli.stages import app
 from rlgen.errors import StudyError
 from rlgen.masking import Masking, crash, masked
 from rlgen.stage import AlreadyMade
 
+app.command()(submit)
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 

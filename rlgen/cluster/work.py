@@ -41,9 +41,7 @@ class Work(Checkpointable):
         process = self._process = subprocess.Popen(command, env=environment, start_new_session=True)
         signal.signal(signal.SIGTERM, self._save)
         try:
-            os.waitid(
-                os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
-            )  # `wait` holds a lock that `checkpoint` needs
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # `wait` holds a lock that `checkpoint` needs
         finally:
             process.kill()
         status = process.wait()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from rlgen.stage import AlreadyMade, Workspace, stage
@@ -17,8 +20,12 @@ from rlgen.stage import AlreadyMade, Workspace, stage
 if TYPE_CHECKING:
     from rlgen.study.stages import StageSettings
 
+log = logging.getLogger("rlgen")
+
 T = TypeVar("T")
 
+STOPPED = 75
+"""Exit status of a stage that was told to stop and has saved where it was."""
 _TIMEOUT = timedelta(hours=2)
 """How long processes wait for one another: a process may write a large state, or its completions are long."""
 
@@ -98,16 +105,26 @@ def wait() -> None:
 
 
 class Saving:
-    """When a training state is due: every so many seconds, and so that saving takes at most a share of the time."""
+    """When a training state is due: every so many seconds, and so that saving takes at most a share of the time.
+
+    It is due at once when the first process is told to stop, by SIGUSR2; when it is saved all end, with `STOPPED`.
+    """
 
     def __init__(self, seconds: float, share: float) -> None:
         self._seconds = self._pause = seconds
         self._share = share
         self._last = self._begun = time.monotonic()
+        self._told = self._stop = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR2, self._tell)
+
+    def _tell(self, _signal: int, _frame: FrameType | None) -> None:
+        self._told = True
 
     def due(self) -> bool:
         """Whether to save now: the same answer for all processes, which must all ask."""
-        due: bool = agree(time.monotonic() - self._last > self._pause)
+        late = time.monotonic() - self._last > self._pause
+        due, self._stop = agree((late or self._told, self._told))
         return due
 
     def begin(self) -> None:
@@ -115,7 +132,10 @@ class Saving:
         self._begun = time.monotonic()
 
     def end(self) -> None:
-        """It has been."""
+        """It has been. Raises SystemExit if that was all that there was time for."""
+        if self._stop:
+            log.info("stopped, and goes on from here when it is run again")
+            raise SystemExit(STOPPED)
         self._last = time.monotonic()
         self._pause = max(self._seconds, (self._last - self._begun) / self._share)
 

@@ -9,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
 import psutil
 
-_ASKING = 30.0
-"""Seconds that SLURM may take to answer; it is busy at times."""
+from rlgen import slurm
 
 
 def this_process() -> dict[str, Any]:
-    """This process, so that it can be told from a later one of the same number, with its SLURM job if it has one."""
-    job = os.environ.get("SLURM_JOB_ID")
-    born = psutil.Process().create_time()
-    return {"host": platform.node(), "pid": os.getpid(), "born": born, **({"slurm_job": job} if job else {})}
+    """This process, so that it can be told from a later one of the same number, and its job, from other machines."""
+    process = {"host": platform.node(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+    return {**process, "job": slurm.own_job()}
 
 
 def is_here(owner: Mapping[str, Any]) -> bool:
@@ -32,26 +29,17 @@ def is_here(owner: Mapping[str, Any]) -> bool:
 
 
 def lives(owner: Mapping[str, Any], running: set[str] | None = None) -> bool:
-    """Whether an owner is still at work; `running` are the SLURM jobs that are, asked for if not given.
+    """Whether an owner may still be at work; `running` are the jobs that are, asked for if not given.
 
-    Of another machine nothing is known but its SLURM jobs: without one, its process counts as gone. A job that SLURM
-    started again has the number that it had before: an owner with this process' own number has ended.
+    Of another machine nothing is known but its jobs: without one, its process counts as gone. A job that SLURM started
+    again has the number that it had before: an owner with this process' own number has ended.
     """
     if not is_here(owner):
-        job = owner.get("slurm_job")
-        if job is None or job == os.environ.get("SLURM_JOB_ID"):
+        job = owner.get("job")
+        if job is None or job == slurm.own_job():
             return False
-        return job in (running_jobs() if running is None else running)
+        return slurm.active(job) if running is None else job in running
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(owner["pid"])
         return bool(process.create_time() == owner["born"] and process.status() != psutil.STATUS_ZOMBIE)
     return False
-
-
-def running_jobs() -> set[str]:
-    """Numbers of this user's SLURM jobs that run, by one question; none where there is no SLURM or it is silent."""
-    command = ["squeue", "--me", "--noheader", "--states", "RUNNING", "--format", "%A"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_ASKING)
-        return set(done.stdout.split())
-    return set()

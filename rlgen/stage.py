@@ -269,7 +269,7 @@ def _wait_for_owner(partial: Path) -> bool:
         if owner is None or (is_here(owner) and owner["pid"] == os.getpid()) or not lives(owner):
             break
         if not waited:
-            place = f"process {owner['pid']}" if is_here(owner) else f"SLURM job {owner['slurm_job']}"
+            place = f"process {owner['pid']}" if is_here(owner) else f"SLURM job {owner['job']}"
             log.info("waiting for %s, which is at work in %s", place, partial)
             waited = True
         time.sleep(_POLL if is_here(owner) else _POLL_ELSEWHERE)

@@ -12,18 +12,18 @@ from typing import NoReturn
 
 import typer
 
-from rlgen.cli.cluster import PASSED_ON, plan
+from rlgen.cli.cluster import PASSED_ON, plan, status, submit
 from rlgen.cli.inspection import config_app, store_app
-from rlgen.cli.progress import status
 from rlgen.cli.stages import app
 from rlgen.errors import StudyError
 from rlgen.masking import Masking, crash, masked
 from rlgen.stage import AlreadyMade
 
-app.command(context_settings=PASSED_ON)(plan)
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
+app.command(context_settings=PASSED_ON)(plan)
 app.command()(status)
+app.command()(submit)
 
 
 @contextmanager

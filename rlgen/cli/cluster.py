@@ -1,9 +1,9 @@
-"""`rlgen plan`: what a person asks of a study before it is run."""
+"""`rlgen plan`, `status` and `submit`: a study before it is run, while it runs, and a job of its own."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -75,3 +75,66 @@ def _config(text: str) -> tuple[str, Path]:
     if not Path(file).is_file():
         raise StudyError(f"--model-config: given '{text}'; give MODEL=FILE with a config.json that is here")
     return model, Path(file)
+
+
+def status(
+    configfile: Annotated[Path, typer.Option(help="The study's file.")] = Path("config.yaml"),
+    config: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting in the place of the file's.")
+    ] = None,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Print only the artifacts that other code made: for `snakemake --forcerun`.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Every artifact, as JSON.")] = False,
+) -> None:
+    """What of a study is done, at work, failed, interrupted, to be made again, or made by other code than today's."""
+    import json
+
+    from rlgen.cluster import table
+    from rlgen.cluster.status import status as status_of
+    from rlgen.study import load_study
+
+    study = load_study(configfile, _settings(config or []))
+    found = status_of(study)
+    if stale:
+        lines = [str(standing.artifact.path) for standing in found if standing.state == "stale"]
+    elif as_json:
+        lines = [json.dumps({"study": study.study, **table.as_json(found)}, indent=1)]
+    else:
+        lines = list(table.as_text(found))
+    for line in lines:
+        typer.echo(line)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """Settings given as `key=value`, the values read as YAML. Raises StudyError if one has no key."""
+    import yaml
+
+    for text in given:
+        if "=" not in text:
+            raise StudyError(f"--config {text}: not KEY=VALUE; give for instance `--config seed=1`")
+    return {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in given)}
+
+
+def submit(
+    words: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="The command, after `--`, with its --out.")
+    ],
+    nodes: Annotated[int, typer.Option(min=1)] = 1,
+    tasks_per_node: Annotated[int, typer.Option(min=1, help="Processes a node.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPUs a node.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs a node.")] = 0,
+    mem_mb: Annotated[int, typer.Option(min=1, help="Memory a node, in MB.")] = 2000,
+    minutes: Annotated[int, typer.Option(min=1, help="Time limit; a job that meets it is requeued and goes on.")] = 60,
+    site: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: partition, account, qos, constraint, gpu_model.")
+    ] = None,
+) -> None:
+    """Run another command as a job by submitit (on SLURM, or here without it), follow its log, requeue it."""
+    from rlgen.cluster.submit import Request, run
+
+    if "--out" not in words[:-1]:
+        raise StudyError("submit: the command has no --out; write it after `--`, as its rule does")
+    told = dict(pair.partition("=")[::2] for pair in site or [])
+    request = Request(nodes, tasks_per_node, threads, gpus, mem_mb, minutes, told)
+    run(words, Path(words[words.index("--out") + 1]), request)

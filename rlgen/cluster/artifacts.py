@@ -153,6 +153,7 @@ class _Artifacts:
     def _causal(self) -> Iterator[Artifact]:
         study, paths = self.study, self.paths
         measured = [paths.task(task) for tasks in study.measured_groups.values() for task in tasks]
+        modes = list(map(Path, self.rules.mode_files))
         for fit, arm in study.localised.items():
             inputs = [paths.crosscoder(fit), paths.diagnostics(fit), paths.model(BASE), paths.model(arm)]
             inputs += [paths.evaluation(BASE), paths.evaluation(arm), *map(paths.task, study.task_groups["transfer"])]
@@ -160,14 +161,14 @@ class _Artifacts:
         for fit, arm in study.localised.items():
             layers = study.edited_with(fit)
             inputs = [*map(paths.crosscoder, layers), *map(paths.diagnostics, layers), *map(paths.localisation, layers)]
-            inputs += [paths.model(BASE), paths.model(arm), paths.corpus, *measured]
+            inputs += [paths.model(BASE), paths.model(arm), paths.corpus, *measured, *modes]
             for edit in study.edits_of(fit):
                 settings = stages.InterveneSettings.of(study, edit)
                 yield self._made("intervene", paths.intervention(fit, edit), settings, inputs, [fit, edit])
         if study.localisation and study.localisation.oracle:
             fit, arm = study.localisation.crosscoder, study.localisation.arm
             inputs = [paths.crosscoder(fit), paths.diagnostics(fit), paths.localisation(fit)]
-            inputs += [paths.model(BASE), paths.model(arm), *measured]
+            inputs += [paths.model(BASE), paths.model(arm), *measured, *modes]
             yield self._made("compare", paths.comparison(fit), stages.CompareSettings.of_main(study), inputs)
 
     def _report(self) -> Iterator[Artifact]:

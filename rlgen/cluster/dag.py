@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,7 @@ def read_dag(arguments: Sequence[str]) -> Dag:
     from snakemake.settings.enums import Quietness
 
     logging.getLogger("snakemake").propagate = False  # its own handlers are told to be quiet
+    limit = getattr(sys, "tracebacklimit", None)  # which the Snakefile sets, for a study that is refused
     try:
         _, args = parse_args([*arguments, "--dry-run"])
         with api.SnakemakeApi(api.OutputSettings(quiet={Quietness.ALL})) as snakemake:
@@ -116,6 +118,8 @@ def read_dag(arguments: Sequence[str]) -> Dag:
             study = workflow.globals["study"]
     except (WorkflowError, CliException) as error:
         raise StudyError(str(error)) from None
+    finally:
+        sys.tracebacklimit = limit
     local = args.executor in (None, "local")
     limit = getattr((args.resources or {}).get("gpu"), "value", None)
     return Dag(

@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from rlgen import slurm
 from rlgen.cluster.artifacts import Artifact, artifacts
 from rlgen.cluster.logs import last_error
 from rlgen.formats import FORMATS, MANIFEST, foreign
-from rlgen.owner import is_here, lives, running_jobs
+from rlgen.owner import is_here, lives
 from rlgen.source import code_digest
 from rlgen.stage import read_note
 from rlgen.study import Study
@@ -83,7 +84,7 @@ class _Status:
 
     @cached_property
     def _running_jobs(self) -> set[str]:
-        return running_jobs()
+        return slurm.running()
 
     @cached_property
     def _to_make(self) -> dict[str, str]:
@@ -175,7 +176,7 @@ def _modified(path: Path) -> float | None:
 def _work(note: Mapping[str, Any]) -> str:
     """Who is at work, and how far."""
     owner = note["owner"]
-    job = f"SLURM job {owner['slurm_job']}, " if "slurm_job" in owner else ""
+    job = f"SLURM job {owner['job']}, " if owner.get("job") else ""
     who = f"{job}process {owner['pid']}{'' if is_here(owner) else ' on ' + owner['host']}"
     return f"{who}, {_progress(note)}"
 

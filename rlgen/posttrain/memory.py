@@ -116,7 +116,7 @@ def memory_of(study: Path, config: Path | None = None) -> list[str]:
     if shape is None:
         raise StudyError(f"base.path: the shape of {found.base.path} is not known here; give its --model-config")
     arms = [arm for arm in found.arms if isinstance(arm, TrainedArm)]
-    return table(arms, shape, {arm.method: found.resources_of(arm.method).gpus or 1 for arm in arms})
+    return table(arms, shape, {arm.method: found.resources_of(arm.method).processes for arm in arms})
 
 
 def table(arms: Sequence[TrainedArm], shape: Shape, gpus: Mapping[str, int]) -> list[str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rlgen.study.sections import (
     BenchmarkTask,
@@ -20,6 +23,11 @@ from rlgen.study.study import BASE, TEACHER, Study
 
 NOTHING = "(?!)"
 """A pattern that no name fits."""
+_MOST_MEMORY = 3
+"""A job that is tried again is given more memory each time, up to so many times what the study says: it may have
+failed for another reason, and no node may have more."""
+_SITE = {"slurm_partition": "partition", "slurm_account": "account"}
+"""What the SLURM plugin calls otherwise than SLURM."""
 
 
 class Rules:
@@ -97,18 +105,53 @@ class Rules:
         """Threads of a rule's job."""
         return self._study.resources_of(rule).threads
 
-    def resources(self, rule: str) -> dict[str, int]:
+    def resources(self, rule: str) -> dict[str, Any]:
         """Memory, time and GPUs of a rule's job, as Snakemake and its SLURM plugin name them."""
         found = self._study.resources_of(rule)
-        return {"mem_mb": found.mem_mb, "runtime": found.runtime, **({"gpu": found.gpus} if found.gpus else {})}
+
+        def mem_mb(wildcards: Any, attempt: int) -> int:
+            return found.mem_mb * min(attempt, _MOST_MEMORY)
+
+        # With a model of GPU that a profile names for all jobs, the plugin asks for a GPU where none is wanted.
+        gpu = {"gpu": found.gpus} if found.gpus else {"gpu_model": ""}
+        return {"mem_mb": mem_mb, "runtime": found.runtime, **gpu}
 
     def fit_processes(self, fit: str) -> int:
-        """Processes of a fit's job: one a GPU; without GPUs, as many as share the features."""
-        return self._study.resources_of("fit").gpus or self._study.fits[fit].feature_shards
+        """Processes of a fit's job."""
+        return self._study.fit_processes(fit)
 
     def processes(self, rule: str) -> int:
-        """Processes of an arm's job: one a GPU."""
-        return self._study.resources_of(rule).gpus or 1
+        """Processes of an arm's job."""
+        return self._study.resources_of(rule).processes
+
+    def submitted(self, rule: str) -> bool:
+        """Whether a rule's jobs are submitted by submitit; Snakemake runs but what waits for them."""
+        return self._study.resources_of(rule).launcher == "submitit"
+
+    def launch(self, rule: str, site: Mapping[str, str]) -> Callable[..., str]:
+        """What stands before a rule's command: nothing, or the command that submits it.
+
+        `site` is what profile and command line say of the rule's jobs, by the names of Snakemake's SLURM plugin.
+        """
+        found = self._study.resources_of(rule)
+
+        def words(wildcards: Any, attempt: int) -> str:
+            if not self.submitted(rule):
+                return ""
+            processes = self.fit_processes(wildcards.crosscoder) if rule == "fit" else self.processes(rule)
+            numbers = {
+                "nodes": found.nodes,
+                "tasks-per-node": processes // found.nodes,
+                "threads": found.threads,
+                "gpus": found.gpus,
+                "mem-mb": self.resources(rule)["mem_mb"](wildcards, attempt),
+                "minutes": found.runtime,
+            }
+            said = [f"--{name} {number}" for name, number in numbers.items()]
+            said += [f"--site {shlex.quote(f'{_SITE.get(name, name)}={value}')}" for name, value in site.items()]
+            return f"submit {' '.join(said)} -- "
+
+        return words
 
 
 def _files(folders: list[str]) -> list[str]:

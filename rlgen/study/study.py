@@ -202,6 +202,11 @@ class Study(Section):
         """What a rule's job is given."""
         return self.resources.get(rule, self.resources.get("default", Resources()))
 
+    def fit_processes(self, fit: str) -> int:
+        """Processes of a fit's job: one a GPU; without GPUs as many as share its features, and one a node at least."""
+        given = self.resources_of("fit")
+        return given.processes if given.gpus else max(self.fits[fit].feature_shards, given.nodes)
+
     def layer(self, fit: str) -> int:
         """The layer that a fit reads."""
         return self.fits[fit].layer or self.activations.layers[0]

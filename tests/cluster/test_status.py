@@ -157,7 +157,7 @@ def test_a_slurm_job_on_another_machine(
     shutil.rmtree(ROOTS / "report")
     partial = ROOTS / "report.partial"
     partial.mkdir()
-    owner = {**this_process(), "host": "node7", "slurm_job": "77"}
+    owner = {**this_process(), "host": "node7", "job": "77"}
     (partial / ".stage.json").write_text(json.dumps({"fingerprint": "", "elapsed": 60.0, "owner": owner}))
     standing = found()["report"]
     assert standing.state == state

@@ -143,6 +143,14 @@ BAD = {
         "crosscoders.base-rl.feature_shards",
         "2 GPUs",
     ),
+    "feature shards that nodes cannot take": (
+        lambda s: (
+            put("crosscoders.base-rl.feature_shards", 4)(s),
+            put("resources", {"fit": {"launcher": "submitit", "nodes": 3}})(s),
+        ),
+        "crosscoders.base-rl.feature_shards",
+        "divide the other",
+    ),
     "negative price": (put("crosscoders.base-rl.l0_weight", -1), "crosscoders.base-rl.l0_weight", "greater than or"),
     "generations do not divide": (put("arms.1.generations", 7), "arms[1].generations", "divisor"),
     "a batch that the GPUs cannot share": (
@@ -228,6 +236,16 @@ BAD = {
     "one item to select and measure on": (put("tasks.transfer.0.items", 1), "localisation.selection", "more items"),
     "NRN range upside down": (put("attribution.nrn_range", [0.6, 0.4]), "attribution.nrn_range", "lower end first"),
     "empty NRN range": (put("attribution.nrn_range", [0.5, 0.5]), "attribution.nrn_range", "lower end first"),
+    "nodes that Snakemake's executor does not ask for": (
+        put("resources", {"grpo": {"nodes": 2}}),
+        "resources.grpo.nodes",
+        "launcher: submitit",
+    ),
+    "a launcher of a rule that processes cannot share": (
+        put("resources", {"evaluate": {"launcher": "submitit"}}),
+        "resources.evaluate.launcher",
+        "sft, grpo, fit",
+    ),
     "resources of no rule": (
         put("resources.pretrian", {"threads": 2}),
         "resources.pretrian",

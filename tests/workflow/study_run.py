@@ -47,6 +47,14 @@ def jobs(work: Path, study: Path, *options: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in rows if rule != "all"}
 
 
+def contents(artifact: Path, name: str) -> dict[str, bytes]:
+    """An artifact's files, without the manifest and its wall time, and without the `name` it was made under."""
+    files = [p for p in artifact.rglob("*") if p.is_file()]
+    left_out = ("manifest.json", ".snakemake_timestamp")
+    kept = [p for p in files if p.name not in left_out]
+    return {str(p.relative_to(artifact)): p.read_bytes().replace(name.encode(), b"") for p in kept}
+
+
 def tiny_settings() -> dict[str, Any]:
     """The tiny study's settings, to be changed."""
     settings: dict[str, Any] = yaml.safe_load(TINY.read_text())

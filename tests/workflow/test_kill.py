@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.study_run import TINY, environment, snakemake
+from tests.workflow.study_run import TINY, contents, environment, snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -46,14 +46,6 @@ def run(words: list[str], cwd: Path, kill_after: float | None = None) -> bool:
         return False
     assert process.returncode == 0, said[-4000:]
     return True
-
-
-def contents(artifact: Path, name: str) -> dict[str, bytes]:
-    """An artifact's files, without the manifest and its wall time, and without the `name` it was made under."""
-    files = [p for p in artifact.rglob("*") if p.is_file()]
-    left_out = ("manifest.json", ".snakemake_timestamp")
-    kept = [p for p in files if p.name not in left_out]
-    return {str(p.relative_to(artifact)): p.read_bytes().replace(name.encode(), b"") for p in kept}
 
 
 @pytest.mark.parametrize("stage", STAGES)

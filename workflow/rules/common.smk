@@ -39,4 +39,13 @@ def each(option, values):
     return " ".join(f"{option} {shlex.quote(str(value))}" for value in values)
 
 
+def site(rule):
+    """What profile and command line say of where a rule's jobs run, for those that submitit submits."""
+    given = workflow.resource_settings
+    said = dict(pair.split("=", 1) for pair in (given.default_resources.args if given.default_resources else []))
+    said |= dict(pair.split("=", 1) for pair in getattr(given.overwrite_resources.get(rule), "args", []))
+    names = ("slurm_partition", "slurm_account", "qos", "constraint", "gpu_model")
+    return {name: said[name].strip("'\"") for name in names if name in said}
+
+
 monitors = each("--monitor", study.monitors)  # in the arms' commands, but not in what reruns are decided by

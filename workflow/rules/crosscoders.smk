@@ -13,12 +13,15 @@ rule fit:
         paths.log("fit", "{crosscoder}"),
     benchmark:
         paths.benchmark("fit", "{crosscoder}")
+    localrule: rules_of.submitted("fit")
     threads: rules_of.threads("fit")
     resources:
         **rules_of.resources("fit"),
         processes=lambda w: rules_of.fit_processes(w.crosscoder),  # a resource, as another number reruns nothing
+        launch=rules_of.launch("fit", site("fit")),
     shell:
-        "rlgen fit --processes {resources.processes} --settings {params.settings:q} {params.stores} --out {output:q} > {log:q} 2>&1"
+        "rlgen {resources.launch}fit --processes {resources.processes} --settings {params.settings:q} {params.stores}"
+        " --out {output:q} > {log:q} 2>&1"
 
 
 rule diagnose:

@@ -78,13 +78,15 @@ rule sft:
         paths.log("sft", "{arm}"),
     benchmark:
         paths.benchmark("sft", "{arm}")
+    localrule: rules_of.submitted("sft")
     threads: rules_of.threads("sft")
     resources:
         **rules_of.resources("sft"),
         processes=rules_of.processes("sft"),  # a resource, as another number reruns nothing
+        launch=rules_of.launch("sft", site("sft")),
         monitor=lambda w: str(paths.monitor(w.arm)),
     shell:
-        "rlgen sft --processes {resources.processes} {monitors} --monitor-folder {resources.monitor:q}"
+        "rlgen {resources.launch}sft --processes {resources.processes} {monitors} --monitor-folder {resources.monitor:q}"
         " --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
         " --out {output:q} > {log:q} 2>&1"
 
@@ -104,13 +106,15 @@ rule grpo:
         paths.log("grpo", "{arm}"),
     benchmark:
         paths.benchmark("grpo", "{arm}")
+    localrule: rules_of.submitted("grpo")
     threads: rules_of.threads("grpo")
     resources:
         **rules_of.resources("grpo"),
         processes=rules_of.processes("grpo"),  # a resource, as another number reruns nothing
+        launch=rules_of.launch("grpo", site("grpo")),
         monitor=lambda w: str(paths.monitor(w.arm)),
     shell:
-        "rlgen grpo --processes {resources.processes} {monitors} --monitor-folder {resources.monitor:q}"
+        "rlgen {resources.launch}grpo --processes {resources.processes} {monitors} --monitor-folder {resources.monitor:q}"
         " --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
         " --out {output:q} > {log:q} 2>&1"
 

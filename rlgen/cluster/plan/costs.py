@@ -18,7 +18,6 @@ from rlgen.posttrain.memory import Shape, shape_of
 from rlgen.study import BASE, Study
 from rlgen.study.sections import Edit, PretrainedBase, TrainedArm
 from rlgen.study.study import TEACHER
-from rlgen.study.variants import replicates
 
 TOKENISED = 2e-6
 """Seconds a token of text takes to be read, tokenised and packed."""
@@ -150,7 +149,7 @@ class Costs:
 
     def _attribute(self, job: Job, on: Machine) -> Work:
         fits, name = self._study.fits, job.wildcards["crosscoder"]
-        again = [fits[other] for other in replicates(fits, name)]
+        again = [fits[other] for other in self._study.replicates[name]]
         return reading.attribute(fits[name], self._base_shape.width, again)
 
     def _track(self, job: Job, on: Machine) -> Work:

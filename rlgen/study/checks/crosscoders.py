@@ -45,10 +45,14 @@ def _crosscoder(study: Study, key: str, fit: Crosscoder) -> Iterator[Finding]:
     if fit.features % fit.feature_shards:
         problem = f"{fit.features} features cannot be shared by {fit.feature_shards} processes evenly"
         yield Finding(f"{key}.feature_shards", problem, "use a divisor of features")
-    gpus = study.resources_of("fit").gpus
+    given = study.resources_of("fit")
+    gpus, counts = given.gpus * given.nodes, (fit.feature_shards, given.nodes)
     if gpus % fit.feature_shards:
         problem = f"{gpus} GPUs (resources.fit.gpus) cannot share the features in {fit.feature_shards}"
         yield Finding(f"{key}.feature_shards", problem, "use a divisor of the GPUs, or give more of them")
+    if not gpus and max(counts) % min(counts):
+        problem = f"{given.nodes} nodes (resources.fit.nodes) cannot share the features in {fit.feature_shards}"
+        yield Finding(f"{key}.feature_shards", problem, "let one of the two divide the other")
     if fit.delta_weight and BASE not in fit.models:
         problem = "the delta loss is taken against base, which this crosscoder lacks"
         yield Finding(f"{key}.delta_weight", problem, "add base to its models, or set 0")

@@ -55,7 +55,7 @@ def _width(study: Study) -> Iterator[Finding]:
 def _arms(study: Study) -> Iterator[Finding]:
     for i, arm in enumerate(study.arms):
         if isinstance(arm, TrainedArm):
-            yield from _batches(f"arms[{i}]", arm, study.resources_of(arm.method).gpus or 1)
+            yield from _batches(f"arms[{i}]", arm, study.resources_of(arm.method).processes)
             yield from _deepspeed(f"arms[{i}]", arm)
             if (most := study.problems.most) is not None and arm.checkpoints > (steps := arm.steps(most)):
                 problem = f"{arm.checkpoints} cannot be taken in {steps} steps"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -28,4 +28,14 @@ class Resources(Section):
     runtime: PositiveInt = 60
     """Time limit, in minutes."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs."""
+    """GPUs, on each node."""
+    launcher: Literal["executor", "submitit"] = "executor"
+    """What submits the job: Snakemake's executor; or submitit, which can have several nodes, and requeues a job that
+    meets its time limit or is preempted. For `sft`, `grpo` and `fit`. Without SLURM it runs on this machine."""
+    nodes: PositiveInt = 1
+    """Nodes of a job that submitit submits; threads, memory and GPUs are those of each."""
+
+    @property
+    def processes(self) -> int:
+        """Processes of a job: one a GPU, and one a node at least."""
+        return max(self.gpus, 1) * self.nodes

@@ -1,6 +1,7 @@
 """`rlgen plan` over real DAGs: what it counts, what it believes, what it says."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -147,6 +148,7 @@ def test_a_wrong_study_is_refused_as_snakemake_refuses_it(tmp_path: Path) -> Non
     wrong.write_text(STUDY.read_text().replace("seed: 0", "sead: 0"))
     with pytest.raises(StudyError, match="sead: unknown key"):
         read_dag([*PROFILE, *SNAKEFILE, "--configfile", str(wrong), "--directory", str(tmp_path)])
+    assert getattr(sys, "tracebacklimit", None) is None  # other errors are told in full
 
 
 def test_a_model_that_is_not_known_needs_its_shape(tmp_path: Path) -> None:

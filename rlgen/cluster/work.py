@@ -1,0 +1,88 @@
+"""What submitit runs: one `rlgen` command by all processes of a job, on one node or several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from submitit.helpers import Checkpointable, DelayedSubmission, TorchDistributedEnvironment
+
+from rlgen.launch import STOPPED
+
+
+class Work(Checkpointable):
+    """A command of `rlgen`, run by each process of the job.
+
+    When submitit is warned of the time limit or of preemption, it calls `checkpoint` in the first process and has the
+    job requeued. A stage goes on from what it has saved, so that all there is to do is to let it save.
+    """
+
+    def __init__(self, words: list[str], threads: int, patience: float) -> None:
+        self.words = words
+        self.threads = threads
+        """Of each process."""
+        self.patience = patience
+        """Seconds that the command is given to save and stop; what it has not saved then is lost."""
+        self.done = False
+
+    def __call__(self) -> None:
+        """Run it. Raises RuntimeError if it fails, which ends the job's other processes."""
+        if self.done:
+            return
+        environment = {**os.environ, **_meeting(), "OMP_NUM_THREADS": str(self.threads)}
+        command = [sys.executable, "-m", "rlgen", *self.words]
+        # In a session of its own, as SLURM signals a task's whole group, and the warning is for submitit.
+        process = self._process = subprocess.Popen(command, env=environment, start_new_session=True)
+        signal.signal(signal.SIGTERM, self._save)
+        try:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # `wait` holds a lock that `checkpoint` needs
+        finally:
+            process.kill()
+        status = process.wait()
+        if status == STOPPED:
+            time.sleep(self.patience)  # the first process has the job requeued, or SLURM is about to
+        if status:
+            raise RuntimeError(f"rlgen {self.words[0]} ended with status {status}; its log says why")
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What the requeued job runs: the same, unless that was finished in the last moment."""
+        self._process.send_signal(signal.SIGUSR2)
+        try:
+            self.done = self._process.wait(self.patience) == 0
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        return DelayedSubmission(self)
+
+    def _save(self, _signal: int, _frame: FrameType | None) -> None:
+        """SLURM ends the job, and will start it again if that is preemption; `checkpoint` may not be called at all."""
+        self._process.send_signal(signal.SIGUSR2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_process"}
+
+
+def _meeting() -> dict[str, str]:
+    """The variables by which the job's processes find one another; none if there is but one."""
+    before = dict(os.environ)
+    found = TorchDistributedEnvironment()
+    if found.world_size == 1:
+        return {}
+    found.export(set_cuda_visible_devices=False, overwrite=True)
+    new = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    if not _resolves(found.master_addr) and "SLURM_LAUNCH_NODE_IPADDR" in os.environ:
+        new["MASTER_ADDR"] = os.environ["SLURM_LAUNCH_NODE_IPADDR"]  # where srun was called: the first node
+    return new
+
+
+def _resolves(host: str) -> bool:
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True

@@ -326,15 +326,20 @@ class Tree:
 
     def _edited(self, task: str, rate: float, changes: list[tuple[str, int, float]]) -> pd.DataFrame:
         """Answers to the measuring items of a task under conditions that change the rate of right ones."""
-        luck = self.rng.random(60)
-        frames = []
-        for condition, draw, change in changes:
-            right = luck < rate + change
-            columns = {"condition": condition, "draw": draw, "task": task, "item": range(60), "sample": 0}
-            answers = {"right": right, "answer": np.where(right, "4", "5"), "response": "314159=4", "length": 8}
-            decided = {"mode": True, "kl_base": 0.1 * (condition != "baseline"), "kl_arm": 0.2 * (condition != "donor")}
-            frames.append(pd.DataFrame({**columns, **answers, **decided}).astype({"mode": "boolean"}))
-        return pd.concat(frames)
+        luck_I, items = self.rng.random(60), 60
+        conditions, draws, shifts = (np.repeat(values, items) for values in zip(*changes, strict=True))
+        right = np.tile(luck_I, len(changes)) < rate + shifts
+        found = pd.DataFrame({"condition": conditions, "draw": draws, "task": task, "right": right})
+        found["item"] = np.tile(range(items), len(changes))
+        return found.assign(
+            sample=0,
+            answer=np.where(right, "4", "5"),
+            response="314159=4",
+            length=8,
+            mode=pd.array([True] * len(found), dtype="boolean"),
+            kl_base=0.1 * (conditions != "baseline"),
+            kl_arm=0.2 * (conditions != "donor"),
+        )
 
 
 @pytest.fixture

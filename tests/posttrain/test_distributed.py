@@ -83,9 +83,10 @@ def moved(arm: Path, base: Path) -> bool:
     return all(not torch.equal(trained[name], start[name]) for name in trained if "layers" in name and "proj" in name)
 
 
-@pytest.mark.parametrize("zero", [2, 3])
-@pytest.mark.parametrize("model", ["tiny", "stories260k"])
-@pytest.mark.parametrize("method", ["sft", "grpo"])
+@pytest.mark.parametrize(  # every pair of method, model and stage is among them
+    ("method", "model", "zero"),
+    [("sft", "tiny", 2), ("sft", "stories260k", 3), ("grpo", "tiny", 3), ("grpo", "stories260k", 2)],
+)
 def test_two_killed_processes_end_with_the_weights_of_undisturbed_ones(
     method: str, model: str, zero: int, models: dict[str, Path], problems: Path, tmp_path: Path
 ) -> None:

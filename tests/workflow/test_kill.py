@@ -21,9 +21,14 @@ STAGES = (
 )  # fmt: skip
 
 
-def stage_command(finished: Path, stage: str, out: Path) -> tuple[list[str], Path]:
+@pytest.fixture(scope="module")
+def said(finished: Path) -> str:
+    """What a dry-run of everything prints, every rule's command with it."""
+    return snakemake(finished, TINY, "--dry-run", "--printshellcmds", "--forceall")
+
+
+def stage_command(said: str, finished: Path, stage: str, out: Path) -> tuple[list[str], Path]:
     """The stage's command, as its rule runs it, with another output; and where the rule's own output is."""
-    said = snakemake(finished, TINY, "--dry-run", "--printshellcmds", "--forceall")
     shell = next(line for line in said.splitlines() if line.startswith(f"Shell command: rlgen {stage} "))
     words = shlex.split(shell.removeprefix("Shell command: ").partition(" > ")[0])
     place = words.index("--out") + 1
@@ -49,9 +54,9 @@ def run(words: list[str], cwd: Path, kill_after: float | None = None) -> bool:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_stage_ends_with_the_same_bytes(stage: str, finished: Path, tmp_path: Path) -> None:
+def test_killed_stage_ends_with_the_same_bytes(stage: str, said: str, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "artifact"
-    words, original = stage_command(finished, stage, out)
+    words, original = stage_command(said, finished, stage, out)
     start = time.monotonic()
     assert run(words, finished)
     undisturbed = time.monotonic() - start

@@ -16,6 +16,7 @@ import logging
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,8 @@ _SHARE_OF_FREE = 0.5
 """What they may take if that is not said, of what is free when the job begins."""
 _BLOCK = 16 << 20
 """Bytes copied at once."""
+_TOLD_EVERY = 10.0
+"""Seconds between log lines."""
 
 
 class Copies:
@@ -39,6 +42,7 @@ class Copies:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
+        self._told = time.monotonic()
 
     def place(self, path: Path) -> Path:
         """Where to read a file: its copy, made now if there is none and there is room; else where it is."""
@@ -57,7 +61,15 @@ class Copies:
                     log.warning("%s: no copy of %s (%s), it is read where it is", self.folder, path, error.strerror)
                     return path
                 begun.replace(copy)
+                self._tell()
         return copy
+
+    def _tell(self) -> None:
+        """Say how much has been copied, now and then: a large store's copying takes minutes before the first step."""
+        if time.monotonic() - self._told > _TOLD_EVERY:
+            self._told = time.monotonic()
+            sizes = [path.stat().st_size for path in self.folder.glob("*.copy")]
+            log.info("%d shards copied, %.1f GB", len(sizes), sum(sizes) / 1e9)
 
     def _reserve(self, file: Path, size: int) -> bool:
         """Take the room for a file, if there is any."""

@@ -112,7 +112,7 @@ class _Status:
         path = str(artifact.path)
         made = self._times[path]
         if not self._is_there(path) or made is None:
-            return None if path in users else "nothing else is made from it: it was asked for"
+            return None if path in users else "it is not there"
         manifest = self._manifests[path]
         if manifest is not None:
             now = json.loads(artifact.settings.canonical())

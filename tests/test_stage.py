@@ -1,6 +1,7 @@
 """Partial folder, resume, atomic publish, manifest."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,48 @@ def test_waits_for_another_process_at_work_there(tmp_path: Path, source: Path, k
     assert other.wait(timeout=10) == (-9 if killed else 0)
     assert sorted(p.name for p in out.iterdir()) == ["first", "manifest.json", "second"]
     assert (out / "second").read_text() == ("second one" if killed else "by the other process")
+
+
+SQUEUE = """#!/bin/sh
+# Job 77 is gone when it is asked for the third time.
+cd "$(dirname "$0")" && echo asked >> asked && [ "$(wc -l < asked)" -ge 3 ] || echo 77
+"""
+
+
+def test_waits_for_a_slurm_job_at_work_there_on_another_machine(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`squeue` is a stand-in that knows one job."""
+    out = tmp_path / "artifact"
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    note = tmp_path / "artifact.partial" / ".stage.json"
+    state = json.loads(note.read_text())
+    assert state["owner"]["slurm_job"] == "77"
+    note.write_text(json.dumps({**state, "owner": {**state["owner"], "host": "node7"}}))
+    (tmp_path / "bin").mkdir()
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text(SQUEUE)
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
+    monkeypatch.setattr("rlgen.stage._POLL_ELSEWHERE", 0.01)
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    assert make(out, source) == ["second"]
+    assert len((tmp_path / "bin" / "asked").read_text().splitlines()) == 3
+
+
+def test_a_job_that_slurm_started_again_elsewhere_does_not_wait_for_itself(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "artifact"
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with pytest.raises(KeyboardInterrupt):
+        make(out, source, fail=True)
+    note = tmp_path / "artifact.partial" / ".stage.json"
+    state = json.loads(note.read_text())
+    note.write_text(json.dumps({**state, "owner": {**state["owner"], "host": "node7"}}))
+    assert make(out, source) == ["second"]
 
 
 def test_what_another_process_made_of_other_settings_is_made_anew(tmp_path: Path, source: Path) -> None:

@@ -57,13 +57,16 @@ def write_shard(path: Path, chunks: Iterable[NDArray[Any]], count: int, codec: C
 
 
 class ShardFile:
-    """One shard of an array. Raises StudyError if it is missing, cut short, or its index is damaged."""
+    """One shard of an array. Raises StudyError if it is missing, cut short, or its index is damaged.
 
-    def __init__(self, path: Path, chunks: int, codec: Codec) -> None:
-        self.path, self._codec = path, codec
+    `copy` is read in its place, if it is given.
+    """
+
+    def __init__(self, path: Path, chunks: int, codec: Codec, copy: Path | None = None) -> None:
+        self.path, self._codec, self._place = path, codec, copy or path
         length = chunks * 16
         try:
-            with path.open("rb") as handle:
+            with self._place.open("rb") as handle:
                 handle.seek(-length - CRC_BYTES, os.SEEK_END)
                 tail = handle.read()
         except OSError as error:
@@ -83,7 +86,7 @@ class ShardFile:
         raw = memoryview(out).cast("B")  # type: ignore[arg-type]
         crc = bytearray(CRC_BYTES)
         payload = raw if self._codec == "none" else memoryview(bytearray(length - CRC_BYTES))
-        with self.path.open("rb", buffering=0) as handle:
+        with self._place.open("rb", buffering=0) as handle:
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # what lies beside it is not read next
             _read_fully(handle.fileno(), [payload, memoryview(crc)], offset)
         if len(payload) + CRC_BYTES != length or _crc(payload) != crc:

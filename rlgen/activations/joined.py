@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rlgen.activations.copies import Copies
 from rlgen.activations.layout import Bits, to_float32
 from rlgen.activations.store import Block, StoreReader
 from rlgen.errors import StudyError
@@ -46,8 +47,10 @@ class Joined:
         return self.readers[0].blocks
 
 
-def join(stores: list[list[Path]]) -> Joined:
-    """Join models' stores, each given by its parts; the same store may be there twice.
+def join(stores: list[list[Path]], copies: Copies | None = None) -> Joined:
+    """Join models' stores, each given by its parts, read from `copies` on a local disk if they are given.
+
+    The same store may be there twice.
 
     Raises StudyError, with both sides named, unless all were dumped with the same tokenizer, corpus, layers,
     width and precision, over the same token ids.
@@ -55,7 +58,7 @@ def join(stores: list[list[Path]]) -> Joined:
     opened: dict[tuple[Path, ...], StoreReader] = {}
     for parts in stores:
         if tuple(parts) not in opened:
-            opened[tuple(parts)] = StoreReader(parts)
+            opened[tuple(parts)] = StoreReader(parts, copies)
     readers = [opened[tuple(parts)] for parts in stores]
     for other in list(opened.values())[1:]:
         _check_joinable(readers[0], other)

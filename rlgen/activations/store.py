@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlgen.activations.chunks import ShardFile
+from rlgen.activations.copies import Copies
 from rlgen.activations.layout import ACTIVATIONS, SMALL, Attributes, Bits, read_attributes, shard_file, to_float32
 from rlgen.errors import StudyError
 
@@ -36,8 +37,8 @@ Block = tuple[int, int]
 class Part:
     """One part of a store: reads its chunks, from any thread."""
 
-    def __init__(self, path: Path, attributes: Attributes) -> None:
-        self.path, self.attributes = path, attributes
+    def __init__(self, path: Path, attributes: Attributes, copies: Copies | None = None) -> None:
+        self.path, self.attributes, self._copies = path, attributes, copies
         self._file = cache(self._open)
         """By array and shard: a shard's index is read once."""
 
@@ -76,28 +77,29 @@ class Part:
         a = self.attributes
         path = shard_file(self.path, name, shard)
         if name == ACTIVATIONS:
-            return ShardFile(path, a.shard_tokens // a.chunk_tokens * len(a.layers), a.codec)
+            copy = self._copies.place(path) if self._copies and path.is_file() else None
+            return ShardFile(path, a.shard_tokens // a.chunk_tokens * len(a.layers), a.codec, copy)
         return ShardFile(path, self.chunks * (len(a.layers) if name == "norm" else 1), "none")
 
 
-def open_part(path: Path) -> Part:
+def open_part(path: Path, copies: Copies | None = None) -> Part:
     """A part of a store, on disk or computed when it is read. Raises StudyError if there is none."""
     attributes = read_attributes(path)
     if attributes.source is None:
-        return Part(path, attributes)
+        return Part(path, attributes, copies)
     from rlgen.activations.live import LivePart  # needs torch and transformers; a stored part does not
 
     return LivePart(path, attributes)
 
 
 class StoreReader:
-    """One model's store: all its parts, read as one array of tokens.
+    """One model's store: all its parts, read as one array of tokens, from `copies` on a local disk if they are given.
 
     Raises StudyError if a part is missing or comes from another model, corpus or tokenizer.
     """
 
-    def __init__(self, parts: list[Path]) -> None:
-        self._parts = sorted((open_part(path) for path in parts), key=lambda part: part.attributes.part)
+    def __init__(self, parts: list[Path], copies: Copies | None = None) -> None:
+        self._parts = sorted((open_part(path, copies) for path in parts), key=lambda part: part.attributes.part)
         self.paths = [part.path for part in self._parts]
         """The parts' folders, in order."""
         self._check_parts()

@@ -8,6 +8,7 @@ touched and is still the same, for instance, or what `snakemake --touch` was tol
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,7 +81,9 @@ class _Status:
             return Standing(artifact, "stale", f"made by {other}, another release than the one here")
         if (code := manifest.get("code")) is None:
             return Standing(artifact, "done", unknown=True)
-        return Standing(artifact, "done" if code == code_digest(artifact.rule) else "stale")
+        if code != code_digest(artifact.rule):
+            return Standing(artifact, "stale", "made by other code")
+        return Standing(artifact, "done")
 
     @cached_property
     def _running_jobs(self) -> set[str]:
@@ -97,9 +100,10 @@ class _Status:
             for path in artifact.inputs:
                 users.setdefault(path, []).append(artifact)
         found: dict[str, str] = {}
-        left = [(str(artifact.path), why) for artifact in self._artifacts if (why := self._reason(artifact, users))]
+        own = [(str(artifact.path), why) for artifact in self._artifacts if (why := self._reason(artifact, users))]
+        left = deque(own)
         while left:
-            path, why = left.pop()
+            path, why = left.popleft()
             if path in found:
                 continue
             found[path] = why
@@ -113,7 +117,7 @@ class _Status:
         path = str(artifact.path)
         made = self._times[path]
         if not self._is_there(path) or made is None:
-            return None if path in users else "nothing else is made from it: it was asked for"
+            return None if path in users else "it is not there"
         manifest = self._manifests[path]
         if manifest is not None:
             now = json.loads(artifact.settings.canonical())

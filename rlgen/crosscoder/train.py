@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from rlgen.activations.copies import local_copies
 from rlgen.activations.joined import join
 from rlgen.activations.store import group_parts
 from rlgen.crosscoder.mesh import mesh_of
@@ -41,8 +42,9 @@ def fit(settings: FitSettings, *, stores: list[Path], out: Path) -> None:
     mesh = mesh_of(settings.crosscoder.feature_shards)
     parts = group_parts(stores, settings.crosscoder.models)
     inputs = {f"{path.parent.name}/{path.name}": path for path in stores}
-    with stage_of_all("fit", settings, inputs, out) as work:
-        trainer = Trainer(settings, join(parts), mesh)
+    with stage_of_all("fit", settings, inputs, out) as work, local_copies() as copies:
+        again = settings.crosscoder.epochs > 1
+        trainer = Trainer(settings, join(parts, copies if again else None), mesh)
         _load(trainer, work.scratch)
         train(trainer, work, name=out.name)
         whole = trainer.whole()

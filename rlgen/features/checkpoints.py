@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlgen.activations.copies import Copies
 from rlgen.activations.layout import read_attributes
 from rlgen.activations.store import StoreReader, group_parts
 from rlgen.crosscoder.model import Crosscoder
@@ -54,13 +55,15 @@ class Block:
         return self.group_B % HALVES
 
 
-def open_stores(stores: Sequence[Path], arm: str) -> tuple[list[str], dict[str, StoreReader]]:
+def open_stores(
+    stores: Sequence[Path], arm: str, copies: Copies | None = None
+) -> tuple[list[str], dict[str, StoreReader]]:
     """The arm's checkpoints, oldest first and the arm last, and a reader for each of them and for base."""
     stored = {read_attributes(path).model for path in stores}
     earlier = [name for name in stored if name.startswith(f"{arm}@")]
     checkpoints = [*sorted(earlier, key=lambda name: int(name.rpartition("@")[2])), arm]
     names = [BASE, *checkpoints]
-    readers = [StoreReader(parts) for parts in group_parts(list(stores), names)]
+    readers = [StoreReader(parts, copies) for parts in group_parts(list(stores), names)]
     return checkpoints, dict(zip(names, readers, strict=True))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from rlgen.activations.copies import local_copies
 from rlgen.activations.store import StoreReader
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.features.attribution import nrn
@@ -42,9 +43,9 @@ def track(settings: TrackSettings, *, crosscoder: Path, stores: list[Path], out:
     tokens differ.
     """
     inputs = {"crosscoder": crosscoder, **{f"store {path.parent.name}/{path.name}": path for path in stores}}
-    with stage("track", settings, inputs, out) as work:
+    with stage("track", settings, inputs, out) as work, local_copies() as copies:
         model = Crosscoder.from_pretrained(crosscoder).to(device()).eval()
-        checkpoints, readers = open_stores(stores, settings.arm)
+        checkpoints, readers = open_stores(stores, settings.arm, copies)
         tokens = choose_tokens(readers, model.config.layer, settings)
         codes, targets, swapped = _sums(work, model, readers, tokens)
         features = np.flatnonzero((codes.fired >= MIN_FIRED).all(dim=0).numpy())

@@ -97,6 +97,13 @@ def test_one_store_joins_itself(tmp_path: Path) -> None:
         group_parts([base], ["base", "rl"])
 
 
+@pytest.mark.parametrize("shards", [1, 3, 40])
+def test_a_store_is_one_file_a_shard_and_eleven_more(tmp_path: Path, shards: int) -> None:
+    """Shared file systems count files: metadata of the group and its five arrays, four small arrays, the manifest."""
+    store = write_store(tmp_path / "a.zarr", "base", random_acts(shards * 256))
+    assert len([path for path in store.rglob("*") if path.is_file()]) == shards + 10, "the manifest is the stage's"
+
+
 def test_a_flipped_bit_is_seen(tmp_path: Path) -> None:
     store = write_store(tmp_path / "a.zarr", "base", random_acts(600))
     layout = Layout.model_validate({k: zarr.open_group(store).attrs[k] for k in Layout.model_fields})

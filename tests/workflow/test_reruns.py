@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rlgen.cluster.artifacts import artifacts
 from rlgen.cluster.dag import read_dag
 from rlgen.cluster.status import status
 from rlgen.study import load_study
@@ -146,6 +147,14 @@ def test_nothing_to_do_after_a_finished_run(finished: Path) -> None:
 def test_status_tells_a_finished_run_from_its_manifests(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     assert {(found.state, found.unknown) for found in status(load_study(TINY))} == {("done", False)}
+
+
+def test_a_study_is_few_files(finished: Path) -> None:
+    """Beside stores, whose shards are files, and arms with their checkpoints, no artifact has more than a dozen."""
+    for artifact in artifacts(load_study(TINY)):
+        files = [path for path in (finished / artifact.path).rglob("*") if path.is_file()]
+        units = {"dump": 4, "sft": 3, "grpo": 3}.get(artifact.rule, 1)  # shards, checkpoints
+        assert len(files) <= 12 + 7 * (units - 1), artifact.path
 
 
 def test_order_of_keys_reruns_nothing(finished: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ demo: setup  ## the miniature study, from nothing to its report
 	@echo "Done. Open results/mini/report/index.html"
 
 test: $(VENV)/.installed-tests  ## all tests
-	pytest --numprocesses $(WORKERS)
+	pytest --numprocesses $(WORKERS) --durations=25
 
 test-quick: $(VENV)/.installed-tests  ## the tests that take seconds
 	pytest --numprocesses $(WORKERS) -m "not slow"

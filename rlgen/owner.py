@@ -19,8 +19,15 @@ from rlgen import slurm
 
 def this_process() -> dict[str, Any]:
     """This process, so that it can be told from a later one of the same number, and its job, from other machines."""
-    process = {"host": platform.node(), "pid": os.getpid(), "born": psutil.Process().create_time()}
-    return {**process, "job": slurm.own_job()}
+    return {**process_of(os.getpid()), "job": slurm.own_job()}
+
+
+def process_of(pid: int) -> dict[str, Any]:
+    """A process of this machine, as `this_process` tells of its own, without a job; of one that has ended, no birth."""
+    born = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        born = psutil.Process(pid).create_time()
+    return {"host": platform.node(), "pid": pid, "born": born}
 
 
 def is_here(owner: Mapping[str, Any]) -> bool:

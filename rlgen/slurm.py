@@ -21,7 +21,12 @@ def own_job() -> str | None:
 
 
 def active(job: str) -> bool:
-    """Whether a job waits, runs or is being requeued. A scheduler that does not answer leaves it at that: True."""
+    """Whether a job waits, runs or is being requeued. A scheduler that does not answer leaves it at that: True.
+
+    Where there is no SLURM, as in a container, nothing can be known of it, and nobody would wait to any end: False.
+    """
+    if shutil.which("squeue") is None:
+        return False
     said = _ask("squeue", "--noheader", f"--jobs={job}", "--format=%T")
     if said is None or said.returncode:
         return said is None or "Invalid job id" not in said.stderr

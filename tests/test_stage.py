@@ -171,7 +171,7 @@ def test_waits_for_a_slurm_job_at_work_there_on_another_machine(
         make(out, source, fail=True)
     note = tmp_path / "artifact.partial" / ".stage.json"
     state = json.loads(note.read_text())
-    assert state["owner"]["slurm_job"] == "77"
+    assert state["owner"]["job"] == "77"
     note.write_text(json.dumps({**state, "owner": {**state["owner"], "host": "node7"}}))
     (tmp_path / "bin").mkdir()
     squeue = tmp_path / "bin" / "squeue"

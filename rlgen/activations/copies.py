@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlgen import slurm
 from rlgen.errors import StudyError
 from rlgen.launch import world_size
 from rlgen.owner import lives, this_process
@@ -74,7 +75,7 @@ class Copies:
     def _reserve(self, file: Path, size: int) -> bool:
         """Take the room for a file, if there is any."""
         with self._locked("room"):
-            used = sum(entry.stat().st_size for entry in os.scandir(self.folder))
+            used = sum(map(_size, self.folder.iterdir()))
             if used + size > self.limit or size > shutil.disk_usage(self.folder).free:
                 return False
             with file.open("wb") as handle:
@@ -90,18 +91,19 @@ class Copies:
 
 
 @contextlib.contextmanager
-def local_copies() -> Iterator[Copies | None]:
-    """The job's copies, removed at the end; None unless `RLGEN_SCRATCH` asks for them.
+def local_copies(again: bool = True) -> Iterator[Copies | None]:
+    """The job's copies, removed at the end; None unless `RLGEN_SCRATCH` asks for them and shards are read `again`.
 
     Raises StudyError if what it names is no folder that can be written.
     """
     wanted = os.environ.get(FOLDER)
-    if not wanted:
+    if not wanted or not again:
         yield None
         return
     root = Path(os.path.expandvars(wanted))
     _remove_what_was_left(root)
-    job = os.getppid() if world_size() > 1 else os.getpid()  # the processes of a job have one parent, `torchrun`
+    alone = os.getppid() if world_size() > 1 else os.getpid()  # those that share one have one parent, `torchrun`
+    job = slurm.own_job() or alone
     folder = root / f"{_prefix()}{job}"
     user = folder / f"{os.getpid()}.user"
     try:
@@ -128,6 +130,13 @@ def _remove_what_was_left(root: Path) -> None:
         if users and not any(map(lives, users)):
             log.info("removing %s, which a job left that was killed", folder)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, which another process may just have renamed."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
 
 
 def _prefix() -> str:

@@ -32,8 +32,9 @@ class Job:
     limit: int
     """Minutes that it may take."""
     gpus: int
-    local: bool
-    """Whether it runs where Snakemake does."""
+    """Of all its nodes."""
+    requeued: bool
+    """Whether it goes on after its time limit (submitit)."""
     needed: bool
     """Whether it is to be run."""
     reason: str
@@ -114,24 +115,24 @@ def read_dag(arguments: Sequence[str]) -> Dag:
             workflow = workflow_api._workflow
             workflow._prepare_dag(forceall=args.forceall, ignore_incomplete=True, lock_warn_only=True, nolock=True)
             workflow._build_dag()
-            jobs = _jobs(workflow.dag)
             study = workflow.globals["study"]
+            jobs = _jobs(workflow.dag, study)
     except (WorkflowError, CliException) as error:
         raise StudyError(str(error)) from None
     finally:
         sys.tracebacklimit = limit
     local = args.executor in (None, "local")
-    limit = getattr((args.resources or {}).get("gpu"), "value", None)
+    gpus = getattr((args.resources or {}).get("gpu"), "value", None)
     return Dag(
         study=study,
         jobs=jobs,
         cores=args.cores or 1 if local else None,
         slots=None if local else args.jobs,
-        gpus=None if limit is None else int(limit),
+        gpus=None if gpus is None else int(gpus),
     )
 
 
-def _jobs(dag: Any) -> list[Job]:
+def _jobs(dag: Any, study: Study) -> list[Job]:
     """Snakemake's jobs without the targets' own, which do nothing."""
     from snakemake.io import is_flagged
 
@@ -150,8 +151,8 @@ def _jobs(dag: Any) -> list[Job]:
             threads=job.threads,
             memory_mb=int(job.resources.get("mem_mb", 0) or 0),
             limit=int(job.resources.get("runtime", 0) or 0),
-            gpus=int(job.resources.get("gpu", 0) or 0),
-            local=job.is_local,
+            gpus=int(job.resources.get("gpu", 0) or 0) * study.resources_of(job.rule.name).nodes,
+            requeued=study.resources_of(job.rule.name).launcher == "submitit",
             needed=dag.needrun(job),
             reason=_plain(str(dag.reason(job))) if dag.needrun(job) else "",
             needs=tuple(sorted(places[needed] for needed in dag.dependencies[job] if needed in places)),

@@ -25,8 +25,9 @@ from submitit.core.utils import JobPaths, pickle_load
 from submitit.helpers import clean_env
 
 from rlgen import slurm
-from rlgen.cluster.work import Work
+from rlgen.cluster.requeued import Requeued
 from rlgen.errors import StudyError
+from rlgen.owner import lives, process_of
 from rlgen.stage import json_digest, write_json
 
 log = logging.getLogger("rlgen")
@@ -36,6 +37,8 @@ _LOOK = 1.0
 """Seconds between looks at the log."""
 _ASK = 15.0
 """Seconds between questions to the scheduler whether the job is still there."""
+_ASK_FAILED = 3.0
+"""The same, when one of its processes has failed."""
 _LATE = 20.0
 """Seconds that a file system may take to show what a job has written last."""
 _WARNING = 300
@@ -102,7 +105,8 @@ class Job:
     folder: Path
     id: str
     tasks: int
-    on_slurm: bool
+    process: dict[str, Any] | None
+    """That which runs it where there is no SLURM, as `rlgen.owner` tells of it."""
 
     def files(self, task: int) -> JobPaths:
         """Where submitit keeps a process' log and result."""
@@ -111,12 +115,12 @@ class Job:
     @property
     def active(self) -> bool:
         """Whether it waits or runs."""
-        return slurm.active(self.id) if self.on_slurm else _runs(int(self.id))
+        return slurm.active(self.id) if self.process is None else lives(self.process)
 
     def cancel(self) -> None:
         """Have it end. It may take a while; a stage that is run again before then waits for it."""
         (self.folder / _NOTE).unlink(missing_ok=True)
-        if self.on_slurm:
+        if self.process is None:
             slurm.cancel(self.id)
         elif self.active:
             psutil.Process(int(self.id)).send_signal(signal.SIGINT)
@@ -136,13 +140,13 @@ def _picked_up(folder: Path, words: list[str]) -> Job | None:
         note = json.loads((folder / _NOTE).read_text())
     except FileNotFoundError:
         return None
-    job = Job(folder, note["id"], note["tasks"], note["on_slurm"])
+    job = Job(folder, note["id"], note["tasks"], note["process"])
     if not job.active:
         return None
-    if note["words"] == words:
+    if note["words"] == words and job.outcome() in (None, "success"):
         log.info("job %s: picked up where it is", job.id)
         return job
-    log.info("job %s: cancelled, as it is of other settings", job.id)
+    log.info("job %s: cancelled, as it is of other settings, or about to fail", job.id)
     job.cancel()
     return None
 
@@ -157,11 +161,12 @@ def _submitted(folder: Path, name: str, words: list[str], request: Request) -> J
     executor = _on_slurm(folder, name, request) if on_slurm else _here(folder, request)
     with clean_env():
         try:
-            started = executor.submit(Work(words, request.threads_per_task, request.warning * 0.8))
+            started = executor.submit(Requeued(words, request.threads_per_task, request.warning * 0.8))
         except submitit.core.utils.FailedJobError as error:
             raise StudyError(f"SLURM does not take the job: {error}; see `resources` and the profile") from None
-    job = Job(folder, started.job_id, request.nodes * request.tasks_per_node, on_slurm)
-    note = {"id": job.id, "tasks": job.tasks, "on_slurm": on_slurm, "words": words}
+    process = None if on_slurm else process_of(int(started.job_id))
+    job = Job(folder, started.job_id, request.nodes * request.tasks_per_node, process)
+    note = {"id": job.id, "tasks": job.tasks, "process": process, "words": words}
     write_json(folder / _NOTE, note)
     log.info("job %s: submitted, %d x %d processes", job.id, request.nodes, request.tasks_per_node)
     return job
@@ -196,7 +201,7 @@ def _here(folder: Path, request: Request) -> submitit.LocalExecutor:
         timeout_min=request.minutes,
         signal_delay_s=request.warning,
         tasks_per_node=request.nodes * request.tasks_per_node,
-        gpus_per_node=request.gpus,
+        gpus_per_node=request.nodes * request.gpus,
         stderr_to_stdout=True,
     )
     return executor
@@ -205,9 +210,10 @@ def _here(folder: Path, request: Request) -> submitit.LocalExecutor:
 def _follow(job: Job) -> None:
     """Pass on the first process' log until the job has done its work. Raises StudyError if it fails."""
     shown, asked = 0, time.monotonic()
-    while (outcome := job.outcome()) is None:
+    while (outcome := job.outcome()) != "success":
         shown = _pass_on(job.files(0).stdout, shown)
-        if time.monotonic() - asked > _ASK:
+        # One process' error is not yet the job's end: the others may have had it requeued, and it starts anew.
+        if time.monotonic() - asked > (_ASK if outcome is None else _ASK_FAILED):
             asked = time.monotonic()
             if not job.active:
                 outcome = _last_outcome(job)
@@ -223,7 +229,7 @@ def _last_outcome(job: Job) -> str:
     deadline = time.monotonic() + _LATE
     while (outcome := job.outcome()) is None and time.monotonic() < deadline:
         time.sleep(_LOOK)
-    how = slurm.ending(job.id) if job.on_slurm else ""
+    how = slurm.ending(job.id) if job.process is None else ""
     return outcome or f"ended without a result{', SLURM says: ' + how if how else ''}"
 
 
@@ -238,12 +244,6 @@ def _pass_on(path: Path, shown: int) -> int:
     sys.stderr.write(new.decode(errors="replace"))
     sys.stderr.flush()
     return shown + len(new)
-
-
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 @contextlib.contextmanager

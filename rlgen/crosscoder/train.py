@@ -42,9 +42,9 @@ def fit(settings: FitSettings, *, stores: list[Path], out: Path) -> None:
     mesh = mesh_of(settings.crosscoder.feature_shards)
     parts = group_parts(stores, settings.crosscoder.models)
     inputs = {f"{path.parent.name}/{path.name}": path for path in stores}
-    with stage_of_all("fit", settings, inputs, out) as work, local_copies() as copies:
-        again = settings.crosscoder.epochs > 1
-        trainer = Trainer(settings, join(parts, copies if again else None), mesh)
+    again = settings.crosscoder.epochs > 1
+    with stage_of_all("fit", settings, inputs, out) as work, local_copies(again) as copies:
+        trainer = Trainer(settings, join(parts, copies), mesh)
         _load(trainer, work.scratch)
         train(trainer, work, name=out.name)
         whole = trainer.whole()

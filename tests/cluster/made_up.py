@@ -13,7 +13,7 @@ def job(rule: str, needs: tuple[int, ...] = (), **more: Any) -> Job:
     """A job of one thread, to be run."""
     usual = {
         "wildcards": {}, "output": (rule,), "temporary": False, "benchmark": None, "log": None, "threads": 1,
-        "memory_mb": 1, "limit": 60, "gpus": 0, "local": True, "needed": True, "reason": "Missing output files",
+        "memory_mb": 1, "limit": 60, "gpus": 0, "requeued": False, "needed": True, "reason": "Missing output files",
     }  # fmt: skip
     return Job(rule=rule, needs=needs, **{**usual, **more})
 

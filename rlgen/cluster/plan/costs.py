@@ -140,7 +140,7 @@ class Costs:
         settings = self._study.fits[job.wildcards["crosscoder"]]
         tokens = settings.epochs * min(self._study.corpus.tokens, settings.tokens or self._study.corpus.tokens)
         stores = self._stores(tokens, len(settings.models), on)
-        return reading.fit(settings, tokens, self._base_shape.width) + stores
+        return reading.fit(settings, tokens, self._base_shape.width, job.gpus) + stores
 
     def _diagnose(self, job: Job, on: Machine) -> Work:
         settings = self._study.fits[job.wildcards["crosscoder"]]

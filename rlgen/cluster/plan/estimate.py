@@ -34,6 +34,8 @@ class RulePlan:
     """Seconds of the longest job."""
     limit: int
     """Minutes that a job may take."""
+    requeued: bool
+    """Whether a job goes on after its time limit."""
     gpus: int
     """Of a job."""
     gpu_hours: float
@@ -104,6 +106,7 @@ class Plan:
             seconds=sum(seconds),
             longest=max(seconds, default=0.0),
             limit=max((job.limit for job in jobs), default=0),
+            requeued=any(job.requeued for job in jobs),
             gpus=max((job.gpus for job in jobs), default=0),
             gpu_hours=sum(job.gpus * each for job, each in taken) / HOUR,
             core_hours=sum(job.threads * each for job, each in taken) / HOUR,
@@ -127,7 +130,7 @@ class Plan:
         """What will not go as it stands, with the setting to change."""
         found = []
         for rule in self.rules:
-            if rule.limit and rule.longest > 60 * rule.limit:
+            if not rule.requeued and rule.limit and rule.longest > 60 * rule.limit:
                 hours = f"{rule.longest / HOUR:.1f} h"
                 found.append(
                     f"resources.{rule.rule}.runtime: a job takes about {hours} and may take {rule.limit / 60:.1f} h"

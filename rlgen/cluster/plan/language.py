@@ -54,7 +54,8 @@ class Language:
         return Work(flops=flops, passes=tokens / PASS_TOKENS if passes is None else passes, memory=self.weights)
 
     def learn(self, sequences: float, length: float, *, steps: float, passes: float, again: bool) -> Work:
-        """Forward and backward passes, and Adam's steps; `again`: activations are computed twice, not kept.
+        """Forward and backward passes, and Adam's steps. `passes` are forward calls; `again`: activations are computed
+        twice, not kept.
 
         A step moves 28 bytes a weight: it, its gradient and two moments are read, all but the gradient written.
         """
@@ -73,7 +74,7 @@ class Language:
         total = answers.count * answers.length
         if batch is None:
             side_by_side = min(CONCURRENT, answers.count, room / (kept * (answers.prompt + answers.length)))
-            calls = total / max(side_by_side, 1.0)
+            calls = max(total / max(side_by_side, 1.0), answers.longest)
         else:
             side_by_side = min(batch, answers.count)
             calls = answers.longest * answers.count / max(side_by_side, 1.0)

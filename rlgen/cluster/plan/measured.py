@@ -1,17 +1,38 @@
-"""What earlier jobs took, from Snakemake's benchmark files: how far the cost model is off, by rule."""
+"""What earlier jobs took: how far the cost model is off, by rule."""
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 from rlgen.cluster.dag import Job
+from rlgen.formats import MANIFEST
 
 
 def measured_seconds(job: Job) -> float | None:
-    """How long a job took when it was last run; None if that is not known."""
+    """How long a job that is done took; None if that is not known.
+
+    Its benchmark file has all of its last run, start-up included, and nothing of runs that were killed before; its
+    manifest has all runs, without start-up. A job of submitit's waited in a queue meanwhile: its manifest alone counts.
+    """
+    if job.needed:  # what it took before was with other settings, or is not to be trusted
+        return None
+    found = [_by_manifest(job), None if job.requeued else _by_benchmark(job)]
+    return max((seconds for seconds in found if seconds), default=None)
+
+
+def _by_manifest(job: Job) -> float | None:
+    manifest = Path(job.output[0]) / MANIFEST
+    if not manifest.is_file():
+        return None
+    return float(json.loads(manifest.read_text())["wall_seconds"])
+
+
+def _by_benchmark(job: Job) -> float | None:
     if job.benchmark is None or not job.benchmark.is_file():
         return None
     with job.benchmark.open() as lines:

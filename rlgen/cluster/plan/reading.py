@@ -50,8 +50,11 @@ def size(settings: Crosscoder, width: int) -> float:
     return 2.0 * len(settings.models) * width * settings.features
 
 
-def fit(settings: Crosscoder, tokens: float, width: int) -> Work:
-    """The steps of a fit, without reading: the encoder's product, what few codes take, Adam."""
+def fit(settings: Crosscoder, tokens: float, width: int, gpus: int) -> Work:
+    """The steps of a fit, without reading: the encoder's product, what few codes take, Adam.
+
+    GPUs share the features by `feature_shards`; those that share the tokens each update all weights of their shard.
+    """
     weights = size(settings, width)
     steps = tokens / settings.batch_size
     dense = ACTIVE_DENSE if settings.sparsity == "relu_l1" else 1.0
@@ -61,11 +64,11 @@ def fit(settings: Crosscoder, tokens: float, width: int) -> Work:
     held = settings.batch_size * settings.features * 4 * (3 if dense > 1 else 1)
     return Work(
         flops=tokens * (dense * weights + sparse),
-        moved=28 * weights * steps,
+        moved=28 * weights * steps * max(1, gpus // settings.feature_shards),
         passes=steps / 4,
         written=4 * weights,
         scratch=state,
-        memory=state + held + BUFFER,
+        memory=(state + held) / settings.feature_shards + BUFFER,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rlgen.cluster.plan.language import Answers, Language
 from rlgen.cluster.plan.sizes import Asked, Sizes
 from rlgen.cluster.plan.work import GIGA, Work
@@ -18,7 +20,7 @@ DOCUMENT = 32
 
 def pretrain(base: PretrainedBase, of: Language) -> Work:
     """The miniature's base."""
-    learnt = of.learn(base.steps * base.batch_size, DOCUMENT, steps=base.steps, passes=3 * base.steps, again=False)
+    learnt = of.learn(base.steps * base.batch_size, DOCUMENT, steps=base.steps, passes=base.steps, again=False)
     return learnt + Work(written=of.weights, scratch=STATE * of.shape.parameters)
 
 
@@ -32,13 +34,15 @@ def post_train(arm: TrainedArm, of: Language, sizes: Sizes, gpus: int) -> Work:
         answers = sizes.rollouts(arm)
         length = answers.prompt + answers.length
         batch, room = _rollouts(arm, of, devices)
-        written = of.write(answers, batch=batch, room=room)
+        # A device's share of a step, which ends with its longest answer.
+        each = replace(answers, count=arm.batch_size / devices)
+        written = of.write(each, batch=batch, room=room).times(steps * devices)
         if arm.beta:
             written += of.read(sequences * length, length / 2, logits=sequences * answers.length)
     elif isinstance(arm, SftArm):
         length = sizes.solution(arm)
     again = arm.gradient_checkpointing if arm.gradient_checkpointing is not None else gpus > 0
-    passes = 3.0 * steps * arm.passes_per_step(devices) * devices
+    passes = float(steps * arm.passes_per_step(devices) * devices)
     learnt = of.learn(sequences, length, steps=steps, passes=passes, again=again)
     files = Work(written=of.weights * arm.checkpoints, scratch=STATE * of.shape.parameters)
     found = memory(arm, of.shape, devices, of.machine.memory / GIGA)

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from rlgen.cli import app
@@ -80,39 +82,68 @@ def measured(folder: Path, seconds: float) -> Path:
     return path
 
 
-def one_rule(folder: Path, *seconds: float | None) -> Dag:
-    return dag([job("summary", benchmark=measured(folder, each) if each else None) for each in seconds])
+def done(folder: Path, *seconds: float) -> Dag:
+    """Jobs of one rule that took so long."""
+    return dag([job("summary", benchmark=measured(folder, each), needed=False) for each in seconds])
 
 
 def test_what_jobs_took_takes_the_place_of_the_model(tmp_path: Path) -> None:
-    alone = Plan(one_rule(tmp_path, None), CPU)
-    assert alone.seconds[0] == CPU.start
-    found = Plan(one_rule(tmp_path, None), CPU, like=[one_rule(tmp_path, 30.0, 50.0)])
+    todo = dag([job("summary")])
+    assert Plan(todo, CPU).seconds[0] == CPU.start
+    found = Plan(todo, CPU, like=[done(tmp_path, 30.0, 50.0)])
     assert found.seconds[0] == pytest.approx(40.0)
     assert found.rules[0].factor == pytest.approx(40 / CPU.start)
 
 
+def test_what_a_job_took_with_other_settings_is_not_believed(tmp_path: Path) -> None:
+    again = dag([job("summary", benchmark=measured(tmp_path, 500.0))])
+    assert Plan(again, CPU).seconds[0] == CPU.start
+
+
+def test_a_job_that_was_killed_took_what_all_its_runs_took(tmp_path: Path) -> None:
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    (artifact / "manifest.json").write_text(json.dumps({"wall_seconds": 70.0}))
+    last = job("summary", output=(str(artifact),), benchmark=measured(tmp_path, 9.0), needed=False)
+    assert Plan(dag([last, job("summary")]), CPU).seconds[1] == pytest.approx(70.0)
+
+
 def test_rules_that_were_not_measured_are_scaled_as_the_others_are(tmp_path: Path) -> None:
-    jobs = [job("summary", benchmark=measured(tmp_path, 2 * CPU.start)), job("report")]
+    jobs = [job("summary", benchmark=measured(tmp_path, 2 * CPU.start), needed=False), job("summary"), job("report")]
     found = Plan(dag(jobs), CPU)
-    assert found.seconds[1] == pytest.approx(2 * CPU.start)
+    assert found.seconds[2] == pytest.approx(2 * CPU.start)
     assert "benchmark files of 1 rules; the model for 1 others" in "\n".join(lines(found))
 
 
 def test_a_benchmark_file_of_a_job_too_short_to_be_measured_counts_nothing(tmp_path: Path) -> None:
     path = tmp_path / "short.tsv"
     path.write_text("s\th:m:s\n-\t-\n")
-    assert Plan(dag([job("summary", benchmark=path)]), CPU).factors == {}
+    assert Plan(dag([job("summary", benchmark=path, needed=False)]), CPU).factors == {}
 
 
 def test_a_job_longer_than_it_may_be_and_one_too_large_for_its_gpu_are_told() -> None:
-    jobs = [
-        job("grpo", wildcards={"arm": "rl"}, limit=0),
-        job("diagnose", wildcards={"crosscoder": "base-rl"}, limit=1),
-    ]
-    found = Plan(dag([jobs[0], jobs[1]]), CPU)
-    found.seconds[1] = 120.0
-    assert [warning.partition(":")[0] for warning in found.warnings] == ["resources.diagnose.runtime"]
+    long = job("diagnose", wildcards={"crosscoder": "base-rl"}, limit=1)
+    requeued = job("fit", wildcards={"crosscoder": "base-rl"}, limit=1, requeued=True)
+    large = job("track", wildcards={"crosscoder": "base-rl"}, gpus=1)
+    found = Plan(dag([long, requeued, large]), replace(machine_of("H100"), memory=1e6))
+    found.seconds.update({0: 120.0, 1: 120.0})
+    assert [warning.partition(":")[0] for warning in found.warnings] == ["resources.diagnose.runtime", "track"]
+
+
+def test_several_nodes_are_counted(tmp_path: Path) -> None:
+    settings = yaml.safe_load(STUDY.read_text())
+    hours, longest = [], []
+    for nodes in (1, 2):
+        grpo = {"threads": 32, "mem_mb": 400000, "runtime": 240, "gpus": 8, "launcher": "submitit", "nodes": nodes}
+        study = tmp_path / f"{nodes}.yaml"
+        study.write_text(yaml.safe_dump({**settings, "resources": {**settings["resources"], "grpo": grpo}}))
+        found = rule(
+            json.loads(plan("--configfile", str(study), "--directory", str(tmp_path), "--json").stdout), "grpo"
+        )
+        hours.append(found["gpu_hours"])
+        longest.append(found["longest"])
+    assert longest[1] < 0.8 * longest[0]
+    assert hours[1] == pytest.approx(2 * 8 * longest[1] / 3600)
 
 
 def test_a_price_a_picture_and_the_text(tmp_path: Path) -> None:
@@ -163,7 +194,3 @@ def test_a_model_that_is_not_known_needs_its_shape(tmp_path: Path) -> None:
     config.write_text(json.dumps({**shape, "num_attention_heads": 4, "vocab_size": 99}))
     result = plan(*arguments, "--model-config", f"owner/model={config}")
     assert rule(json.loads(result.stdout), "dump")["written"] < 1e12
-
-
-def test_kinds_of_gpus_differ_as_their_data_sheets_do() -> None:
-    assert machine_of("H100").flops / machine_of("A100-80GB").flops == pytest.approx(989 / 312)

@@ -1,5 +1,7 @@
 """The cost model's counts, where they are known."""
 
+from dataclasses import replace
+
 import pytest
 
 from rlgen.cluster.plan.language import Answers, Language
@@ -31,8 +33,10 @@ def test_whoever_writes_in_fixed_batches_waits_for_the_longest_answer() -> None:
     fixed = of.write(answers, batch=4, room=0)
     assert fixed.moved >= 2 * 40 * of.weights  # two batches, forty tokens each
     following = of.write(answers, batch=None, room=1e12)
-    assert following.passes == pytest.approx(10)  # all eight side by side
+    assert following.passes == pytest.approx(40)  # all eight side by side, until the longest ends
     assert following.flops == fixed.flops
+    many = of.write(replace(answers, count=8000), batch=None, room=1e12)
+    assert many.passes == pytest.approx(8000 * 10 / 256)  # one takes the place of another
 
 
 def test_answers_side_by_side_are_limited_by_the_room_for_keys_and_values() -> None:

@@ -7,16 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from types import FrameType
 from typing import Any
 
+from submitit import JobEnvironment
 from submitit.helpers import Checkpointable, DelayedSubmission, TorchDistributedEnvironment
 
 from rlgen.launch import STOPPED
 
 
-class Work(Checkpointable):
+class Requeued(Checkpointable):
     """A command of `rlgen`, run by each process of the job.
 
     When submitit is warned of the time limit or of preemption, it calls `checkpoint` in the first process and has the
@@ -30,41 +30,50 @@ class Work(Checkpointable):
         self.patience = patience
         """Seconds that the command is given to save and stop; what it has not saved then is lost."""
         self.done = False
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
         """Run it. Raises RuntimeError if it fails, which ends the job's other processes."""
         if self.done:
             return
+        _forget_earlier_result()
         environment = {**os.environ, **_meeting(), "OMP_NUM_THREADS": str(self.threads)}
         command = [sys.executable, "-m", "rlgen", *self.words]
         # In a session of its own, as SLURM signals a task's whole group, and the warning is for submitit.
-        process = self._process = subprocess.Popen(command, env=environment, start_new_session=True)
         signal.signal(signal.SIGTERM, self._save)
+        process = self._process = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # `wait` holds a lock that `checkpoint` needs
         finally:
             process.kill()
         status = process.wait()
-        if status == STOPPED:
-            time.sleep(self.patience)  # the first process has the job requeued, or SLURM is about to
+        while status in (STOPPED, -signal.SIGUSR2):  # told to stop, or told so before it could have saved anything
+            signal.pause()  # the first process has the job requeued, or SLURM is about to
         if status:
             raise RuntimeError(f"rlgen {self.words[0]} ended with status {status}; its log says why")
 
     def checkpoint(self) -> DelayedSubmission:
         """What the requeued job runs: the same, unless that was finished in the last moment."""
-        self._process.send_signal(signal.SIGUSR2)
-        try:
-            self.done = self._process.wait(self.patience) == 0
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGUSR2)
+            try:
+                self.done = self._process.wait(self.patience) == 0
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         return DelayedSubmission(self)
 
     def _save(self, _signal: int, _frame: FrameType | None) -> None:
         """SLURM ends the job, and will start it again if that is preemption; `checkpoint` may not be called at all."""
-        self._process.send_signal(signal.SIGUSR2)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGUSR2)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_process"}
+        return {**vars(self), "_process": None}
+
+
+def _forget_earlier_result() -> None:
+    """Delete what this process of the job left when it was last started: submitit writes results, and deletes none."""
+    JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
 
 
 def _meeting() -> dict[str, str]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from submitit import JobEnvironment
 from submitit.helpers import Checkpointable, DelayedSubmission, TorchDistributedEnvironment
 
 from rlgen.launch import STOPPED
+
+MADE = "made"
+"""Links to the artifact in the job's folder."""
 
 
 class Work(Checkpointable):
@@ -23,8 +29,12 @@ class Work(Checkpointable):
     job requeued. A stage goes on from what it has saved, so that all there is to do is to let it save.
     """
 
-    def __init__(self, words: list[str], threads: int, patience: float) -> None:
+    def __init__(self, words: list[str], out: Path, folder: Path, threads: int, patience: float) -> None:
         self.words = words
+        self.out = out
+        """What the command makes."""
+        self.folder = folder
+        """The job's own."""
         self.threads = threads
         """Of each process."""
         self.patience = patience
@@ -33,8 +43,12 @@ class Work(Checkpointable):
 
     def __call__(self) -> None:
         """Run it. Raises RuntimeError if it fails, which ends the job's other processes."""
-        if self.done:
-            return
+        if not self.done:
+            self._run()
+        if JobEnvironment().global_rank == 0:
+            self._keep()
+
+    def _run(self) -> None:
         environment = {**os.environ, **_meeting(), "OMP_NUM_THREADS": str(self.threads)}
         command = [sys.executable, "-m", "rlgen", *self.words]
         # In a session of its own, as SLURM signals a task's whole group, and the warning is for submitit.
@@ -49,6 +63,13 @@ class Work(Checkpointable):
             time.sleep(self.patience)  # the first process has the job requeued, or SLURM is about to
         if status:
             raise RuntimeError(f"rlgen {self.words[0]} ended with status {status}; its log says why")
+
+    def _keep(self) -> None:
+        """Links to what was made, all or none."""
+        partial = self.folder / f"{MADE}.tmp"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(self.out, partial, copy_function=os.link)
+        partial.replace(self.folder / MADE)
 
     def checkpoint(self) -> DelayedSubmission:
         """What the requeued job runs: the same, unless that was finished in the last moment."""

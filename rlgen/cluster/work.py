@@ -53,14 +53,15 @@ class Work(Checkpointable):
         command = [sys.executable, "-m", "rlgen", *self.words]
         # In a session of its own, as SLURM signals a task's whole group, and the warning is for submitit.
         process = self._process = subprocess.Popen(command, env=environment, start_new_session=True)
+        self._ending = False
         signal.signal(signal.SIGTERM, self._save)
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # `wait` holds a lock that `checkpoint` needs
         finally:
             process.kill()
         status = process.wait()
-        if status == STOPPED:
-            time.sleep(self.patience)  # the first process has the job requeued, or SLURM is about to
+        if status == STOPPED or (status and self._ending):
+            time.sleep(self.patience)  # until the job is killed: it is requeued, by the first process or by SLURM
         if status:
             raise RuntimeError(f"rlgen {self.words[0]} ended with status {status}; its log says why")
 
@@ -81,7 +82,8 @@ class Work(Checkpointable):
         return DelayedSubmission(self)
 
     def _save(self, _signal: int, _frame: FrameType | None) -> None:
-        """SLURM ends the job, and will start it again if that is preemption; `checkpoint` may not be called at all."""
+        """SLURM ends the job, and starts it again if that is preemption; `checkpoint` may not be called at all."""
+        self._ending = True
         self._process.send_signal(signal.SIGUSR2)
 
     def __getstate__(self) -> dict[str, Any]:

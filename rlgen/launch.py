@@ -107,7 +107,8 @@ def wait() -> None:
 class Saving:
     """When a training state is due: every so many seconds, and so that saving takes at most a share of the time.
 
-    It is due at once when the first process is told to stop, by SIGUSR2; when it is saved all end, with `STOPPED`.
+    It is due at once when the first process is told to stop, by SIGUSR2, or SIGTERM as schedulers do; when it is saved
+    all end, with `STOPPED`.
     """
 
     def __init__(self, seconds: float, share: float) -> None:
@@ -116,7 +117,8 @@ class Saving:
         self._last = self._begun = time.monotonic()
         self._told = self._stop = False
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR2, self._tell)
+            for number in (signal.SIGUSR2, signal.SIGTERM):
+                signal.signal(number, self._tell)
 
     def _tell(self, _signal: int, _frame: FrameType | None) -> None:
         self._told = True

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+
+from tests.workflow.study_run import TINY, snakemake
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -31,3 +34,16 @@ def real_model(real_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real model at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of a finished tiny study. Tests read it and dry-run in it, and leave it as it is."""
+    base = tmp_path_factory.getbasetemp()
+    work = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-tiny"  # one for all workers
+    with FileLock(f"{work}.lock", timeout=900):
+        if not (work / "done").exists():
+            work.mkdir(exist_ok=True)
+            snakemake(work, TINY)
+            (work / "done").touch()
+    return work

@@ -1,7 +1,8 @@
 """Submits a command by submitit, follows its log, and picks up a job that was submitted before.
 
-A job's files lie in `<artifact>.job/`, beside its partial folder: what submitit needs, its processes' logs, and a note
-with the job's id. They are deleted when the job has done its work.
+A job's files lie in `<artifact>.job/`, beside its partial folder: what submitit needs, its processes' logs, a note with
+the job's id, and at last hard links to the artifact's files: Snakemake, killed while the job went on, deletes what was
+made in its absence before it runs the command again. They are deleted when the job has done its work.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from submitit.core.utils import JobPaths, pickle_load
 from submitit.helpers import clean_env
 
 from rlgen import slurm
-from rlgen.cluster.requeued import Requeued
+from rlgen.cluster.requeued import MADE, Requeued
 from rlgen.errors import StudyError
 from rlgen.owner import lives, process_of
 from rlgen.stage import json_digest, write_json
@@ -87,7 +88,10 @@ def run(words: list[str], out: Path, request: Request) -> None:
     """
     folder = out.absolute().with_name(out.name + ".job")
     name = f"rlgen-{words[0]}-{json_digest(str(folder))[:12]}"
-    job = _picked_up(folder, words) or _submitted(folder, name, words, request)
+    job = _picked_up(folder, words)
+    if job is None and _recovered(folder, words, out):
+        return
+    job = job or _submitted(folder, name, words, out, request)
     try:
         with _interruptions():
             _follow(job)
@@ -151,7 +155,21 @@ def _picked_up(folder: Path, words: list[str]) -> Job | None:
     return None
 
 
-def _submitted(folder: Path, name: str, words: list[str], request: Request) -> Job:
+def _recovered(folder: Path, words: list[str], out: Path) -> bool:
+    """Whether a job did its work while nobody waited for it; the artifact is put in its place again."""
+    made = folder / MADE
+    with contextlib.suppress(FileNotFoundError):
+        if made.exists() and json.loads((folder / _NOTE).read_text())["words"] == words:
+            if out.exists():
+                shutil.rmtree(out)
+            made.replace(out)
+            shutil.rmtree(folder)
+            log.info("%s was made while nobody waited for it", out)
+            return True
+    return False
+
+
+def _submitted(folder: Path, name: str, words: list[str], out: Path, request: Request) -> Job:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     on_slurm = slurm.available()
@@ -161,7 +179,7 @@ def _submitted(folder: Path, name: str, words: list[str], request: Request) -> J
     executor = _on_slurm(folder, name, request) if on_slurm else _here(folder, request)
     with clean_env():
         try:
-            started = executor.submit(Requeued(words, request.threads_per_task, request.warning * 0.8))
+            started = executor.submit(Requeued(words, out, folder, request.threads_per_task, request.warning * 0.8))
         except submitit.core.utils.FailedJobError as error:
             raise StudyError(f"SLURM does not take the job: {error}; see `resources` and the profile") from None
     process = None if on_slurm else process_of(int(started.job_id))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def start(command: Words) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 240) -> str:
+def finish(process: subprocess.Popen[str], seconds: float = 400) -> str:
     """What a command printed until it ended well."""
     printed, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, printed[-4000:]
@@ -61,7 +62,7 @@ def test_two_nodes_train_what_two_processes_of_one_train(cluster: Cluster, tmp_p
 
 
 def test_time_limits_in_the_middle_of_grpo_and_of_a_fit_leave_no_trace(cluster: Cluster, tmp_path: Path) -> None:
-    stages = {"grpo": commands.grpo(tmp_path, steps=300), "fit": commands.fit(tmp_path, epochs=120)}
+    stages = {"grpo": commands.grpo(tmp_path, steps=500), "fit": commands.fit(tmp_path, epochs=200)}
     alone = [start([*RLGEN, *words, "--out", str(tmp_path / "alone" / name)]) for name, words in stages.items()]
     jobs = [start(submit(words, tmp_path / name, "--minutes=1")) for name, words in stages.items()]
     for process in (*jobs, *alone):
@@ -75,6 +76,18 @@ def test_time_limits_in_the_middle_of_grpo_and_of_a_fit_leave_no_trace(cluster: 
         )
 
 
+def test_a_preempted_job_saves_and_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    words, out = commands.fit(tmp_path, epochs=40), tmp_path / "fit"
+    process = start(submit(words, out, "--nodes=2", "--tasks-per-node=1"))
+    job = job_of(out)
+    time.sleep(3)
+    sbatch("sleep 1", "--partition=high", "--nodes=2", "--mem=4500")
+    printed = finish(process)
+    assert f"job {job}: submitted" in printed
+    assert "stopped, and goes on from here" in printed
+    assert "fit: resuming" in printed
+
+
 def test_a_job_is_picked_up_again_when_what_waits_for_it_was_killed(cluster: Cluster, tmp_path: Path) -> None:
     words = commands.fit(tmp_path, epochs=60)
     first = start(submit(words, tmp_path / "fit"))
@@ -85,6 +98,20 @@ def test_a_job_is_picked_up_again_when_what_waits_for_it_was_killed(cluster: Clu
     assert "fit: starting" in printed, "the log is told from its beginning"
     assert said("sacct", "-nXP", "--format=JobID").splitlines()[-1] == job, "there is no other job"
     assert (tmp_path / "fit" / "manifest.json").exists()
+
+
+def test_what_was_made_while_nobody_waited_is_not_made_again(cluster: Cluster, tmp_path: Path) -> None:
+    """Snakemake deletes what it did not see finished, and runs the command again."""
+    words, out = commands.fit(tmp_path, epochs=10), tmp_path / "fit"
+    first = start(submit(words, out))
+    job = job_of(out)
+    first.kill()
+    all_are([job], "COMPLETED")
+    made = contents(out, str(out))
+    shutil.rmtree(out)
+    assert "was made while nobody waited" in finish(start(submit(words, out)))
+    assert contents(out, str(out)) == made
+    assert not (tmp_path / "fit.job").exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/studies/tiny.yaml"
 
 
-def snakemake(work: Path, study: Path | None, *options: str, timeout: float = 900) -> str:
+def snakemake(work: Path, study: Path | None, *options: str, timeout: float = 900, profile: str = "local") -> str:
     """Run Snakemake on a study; returns what it printed. Fails the test if it fails."""
     done = subprocess.run(
-        [*command(work, study), *options],
+        [*command(work, study, profile), *options],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -27,9 +27,9 @@ def snakemake(work: Path, study: Path | None, *options: str, timeout: float = 90
     return done.stdout + done.stderr
 
 
-def command(work: Path, study: Path | None) -> list[str]:
+def command(work: Path, study: Path | None, profile: str = "local") -> list[str]:
     """The command line of a run in `work`; without a study, of the one in the working directory's config.yaml."""
-    places = ["--snakefile", str(ROOT / "workflow/Snakefile"), "--profile", str(ROOT / "profiles/local")]
+    places = ["--snakefile", str(ROOT / "workflow/Snakefile"), "--profile", str(ROOT / "profiles" / profile)]
     chosen = ["--configfile", str(study)] if study else []
     return [sys.executable, "-m", "snakemake", *places, "--directory", str(work), *chosen]
 

@@ -59,7 +59,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 SlurmctldTimeout=10
-SlurmdTimeout=6
+SlurmdTimeout=12
 ReturnToService=2
 KillWait=5
 CompleteWait=0
@@ -236,7 +236,7 @@ class Cluster:
                 return process
         return None
 
-    def _until(self, happened: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    def _until(self, happened: Callable[[], bool], what: str, seconds: float = 90) -> None:
         deadline = time.monotonic() + seconds
         while not happened():
             if time.monotonic() > deadline:

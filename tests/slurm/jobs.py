@@ -16,7 +16,7 @@ def states(jobs: list[str]) -> dict[str, str]:
     return dict(row.split("|") for row in rows)
 
 
-def all_are(jobs: list[str], *wanted: str, seconds: float = 60) -> None:
+def all_are(jobs: list[str], *wanted: str, seconds: float = 120) -> None:
     """Wait until every job is in one of these states."""
     deadline = time.monotonic() + seconds
     while not (len(found := states(jobs)) == len(jobs) and set(found.values()) <= set(wanted)):

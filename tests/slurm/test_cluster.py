@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_jobs_with_a_gpu_each_see_different_ones(cluster: Cluster, tmp_path: Path) -> None:
-    show = 'echo "$SLURMD_NODENAME $CUDA_VISIBLE_DEVICES $SLURM_JOB_GPUS"; sleep 2'
+    show = 'echo "$SLURMD_NODENAME $CUDA_VISIBLE_DEVICES $SLURM_JOB_GPUS"; sleep 8'
     jobs = [sbatch(show, "--gpus=1", "--mem=500", output=tmp_path / f"{index}.log") for index in range(4)]
     all_are(jobs, "COMPLETED")
     seen = [tuple((tmp_path / f"{index}.log").read_text().split()) for index in range(4)]
@@ -22,7 +22,7 @@ def test_jobs_with_a_gpu_each_see_different_ones(cluster: Cluster, tmp_path: Pat
 def test_a_job_of_the_higher_partition_preempts_one_that_then_starts_again(cluster: Cluster, tmp_path: Path) -> None:
     logs = [tmp_path / f"{node}.log" for node in NODES]
     options = ("--requeue", "--mem=4000", "--open-mode=append")
-    low = [sbatch("echo started; sleep 8", *options, output=log) for log in logs]
+    low = [sbatch("echo started; sleep 20", *options, output=log) for log in logs]
     all_are(low, "RUNNING")
     high = sbatch("true", "--partition=high", "--mem=4000")
     all_are([*low, high], "COMPLETED")

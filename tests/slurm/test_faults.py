@@ -44,7 +44,7 @@ class Study:
 
     def until_saved(self) -> None:
         """Wait until both stages have saved a state to go on from."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not all(self._saved(target) for target in TARGETS):
             assert time.monotonic() < deadline, (self.work / "printed").read_text()[-3000:]
             time.sleep(0.2)
@@ -55,7 +55,7 @@ class Study:
 
     def finish(self, snakemake: subprocess.Popen[str]) -> dict[str, dict[str, bytes]]:
         """Wait for Snakemake, and read what was made."""
-        status = snakemake.wait(timeout=300)
+        status = snakemake.wait(timeout=600)
         assert status == 0, (self.work / "printed").read_text()[-5000:]
         return self.made()
 

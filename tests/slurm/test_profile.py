@@ -67,7 +67,7 @@ rule {name}:
     output: "{name}/{{number}}"
     resources: **rules_of.resources("{name}")
     shell:
-        "echo $SLURMD_NODENAME ${{{{CUDA_VISIBLE_DEVICES:-none}}}} > {{output}} && sleep 5"
+        "echo $SLURMD_NODENAME ${{{{CUDA_VISIBLE_DEVICES:-none}}}} > {{output}} && sleep 12"
 """
 
 
@@ -80,7 +80,7 @@ def test_jobs_that_ask_for_a_gpu_get_one_each_and_others_none(cluster: Cluster, 
     words = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles/slurm"), *QUICK]
     done = subprocess.run(
         [*words, "--configfile", "study.yaml"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     seen = [(tmp_path / rule / str(number)).read_text().split() for rule in ("dump", "fit") for number in (1, 2)]
@@ -102,7 +102,7 @@ def test_partitions_of_a_file_are_chosen_by_their_limits(cluster: Cluster, tmp_p
     words = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles/slurm"), *QUICK]
     subprocess.run(
         [*words, "--slurm-partition-config", "partitions.yaml"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=True,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert (tmp_path / "short").read_text() == "high\n"
     assert (tmp_path / "long").read_text() == "low\n"

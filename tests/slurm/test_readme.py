@@ -39,7 +39,7 @@ def test_every_line_works(cluster: Cluster, tmp_path: Path) -> None:
     script = "\n".join(["set -eux", *steps])
     environ = {**environment(), "PYTHONPATH": str(clone)}
     done = subprocess.run(
-        ["bash", "-c", script], cwd=clone, env=environ, capture_output=True, text=True, timeout=300, check=False
+        ["bash", "-c", script], cwd=clone, env=environ, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (clone / "results/mini/data/problems/manifest.json").is_file()

@@ -30,7 +30,7 @@ def start(command: Words) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 400) -> str:
+def finish(process: subprocess.Popen[str], seconds: float = 600) -> str:
     """What a command printed until it ended well."""
     printed, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, printed[-4000:]

@@ -64,6 +64,7 @@ rule all:
 """
 RULE = """
 rule {name}:
+    input: {after}
     output: "{name}/{{number}}"
     resources: **rules_of.resources("{name}")
     shell:
@@ -76,7 +77,12 @@ def test_jobs_that_ask_for_a_gpu_get_one_each_and_others_none(cluster: Cluster, 
     settings = tiny_settings() | {"resources": {rule: {"gpus": 1, "mem_mb": 500} for rule in ("dump", "fit")}}
     settings["resources"]["task"] = {"mem_mb": 500}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings))
-    (tmp_path / "Snakefile").write_text(GPUS + "".join(RULE.format(name=name) for name in ("dump", "fit", "task")))
+    (tmp_path / "Snakefile").write_text(
+        GPUS
+        + "".join(
+            RULE.format(name=name, after=after) for name, after in (("dump", "[]"), ("fit", "[]"), ("task", '"fit/1"'))
+        )
+    )
     words = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles/slurm"), *QUICK]
     done = subprocess.run(
         [*words, "--configfile", "study.yaml"],

@@ -29,7 +29,7 @@ class Activations(Section):
     needs the models in memory and pays for their forward passes."""
     keep: bool = True
     """Whether stores stay on disk. If not, each is deleted as soon as nothing of the run reads it any more; to fit
-    another crosscoder later, they are dumped again."""
+    another crosscoder later they are dumped again, and all crosscoders that read the same stores are fitted again."""
     codec: Codec = "none"
     """Compression. It saves a fifth of the disk, and costs speed (README: measured)."""
     batch_rows: PositiveInt = 32

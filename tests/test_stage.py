@@ -161,10 +161,9 @@ cd "$(dirname "$0")" && echo asked >> asked && [ "$(wc -l < asked)" -ge 3 ] || e
 """
 
 
-def test_waits_for_a_slurm_job_at_work_there_on_another_machine(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`squeue` is a stand-in that knows one job."""
+@pytest.fixture
+def begun_elsewhere(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An artifact that SLURM job 77, which this process is of, began on another machine."""
     out = tmp_path / "artifact"
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     with pytest.raises(KeyboardInterrupt):
@@ -173,6 +172,13 @@ def test_waits_for_a_slurm_job_at_work_there_on_another_machine(
     state = json.loads(note.read_text())
     assert state["owner"]["job"] == "77"
     note.write_text(json.dumps({**state, "owner": {**state["owner"], "host": "node7"}}))
+    return out
+
+
+def test_waits_for_a_slurm_job_at_work_there_on_another_machine(
+    begun_elsewhere: Path, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`squeue` is a stand-in that knows one job."""
     (tmp_path / "bin").mkdir()
     squeue = tmp_path / "bin" / "squeue"
     squeue.write_text(SQUEUE)
@@ -180,21 +186,12 @@ def test_waits_for_a_slurm_job_at_work_there_on_another_machine(
     monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
     monkeypatch.setattr("rlgen.stage._POLL_ELSEWHERE", 0.01)
     monkeypatch.setenv("SLURM_JOB_ID", "78")
-    assert make(out, source) == ["second"]
+    assert make(begun_elsewhere, source) == ["second"]
     assert len((tmp_path / "bin" / "asked").read_text().splitlines()) == 3
 
 
-def test_a_job_that_slurm_started_again_elsewhere_does_not_wait_for_itself(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "artifact"
-    monkeypatch.setenv("SLURM_JOB_ID", "77")
-    with pytest.raises(KeyboardInterrupt):
-        make(out, source, fail=True)
-    note = tmp_path / "artifact.partial" / ".stage.json"
-    state = json.loads(note.read_text())
-    note.write_text(json.dumps({**state, "owner": {**state["owner"], "host": "node7"}}))
-    assert make(out, source) == ["second"]
+def test_a_job_that_slurm_started_again_elsewhere_does_not_wait_for_itself(begun_elsewhere: Path, source: Path) -> None:
+    assert make(begun_elsewhere, source) == ["second"]
 
 
 def test_what_another_process_made_of_other_settings_is_made_anew(tmp_path: Path, source: Path) -> None:

@@ -26,9 +26,7 @@ class Job:
     """Whether Snakemake deletes its output as soon as nothing needs it any more."""
     benchmark: Path | None
     """Where Snakemake writes down how long it took."""
-    log: Path | None
     threads: int
-    memory_mb: int
     limit: int
     """Minutes that it may take."""
     gpus: int
@@ -147,9 +145,7 @@ def _jobs(dag: Any, study: Study) -> list[Job]:
             output=tuple(map(str, job.output)),
             temporary=any(is_flagged(file, "temp") for file in job.output),
             benchmark=Path(str(job.benchmark)) if job.benchmark else None,
-            log=Path(str(job.log[0])) if job.log else None,
             threads=job.threads,
-            memory_mb=int(job.resources.get("mem_mb", 0) or 0),
             limit=int(job.resources.get("runtime", 0) or 0),
             gpus=int(job.resources.get("gpu", 0) or 0) * study.resources_of(job.rule.name).nodes,
             requeued=study.resources_of(job.rule.name).launcher == "submitit",

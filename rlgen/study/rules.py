@@ -108,13 +108,12 @@ class Rules:
     def resources(self, rule: str) -> dict[str, Any]:
         """Memory, time and GPUs of a rule's job, as Snakemake and its SLURM plugin name them."""
         found = self._study.resources_of(rule)
-
-        def mem_mb(wildcards: Any, attempt: int) -> int:
-            return found.mem_mb * min(attempt, _MOST_MEMORY)
-
         # With a model of GPU that a profile names for all jobs, the plugin asks for a GPU where none is wanted.
         gpu = {"gpu": found.gpus} if found.gpus else {"gpu_model": ""}
-        return {"mem_mb": mem_mb, "runtime": found.runtime, **gpu}
+        return {"mem_mb": lambda wildcards, attempt: self._mem_mb(rule, attempt), "runtime": found.runtime, **gpu}
+
+    def _mem_mb(self, rule: str, attempt: int) -> int:
+        return self._study.resources_of(rule).mem_mb * min(attempt, _MOST_MEMORY)
 
     def fit_processes(self, fit: str) -> int:
         """Processes of a fit's job."""
@@ -144,7 +143,7 @@ class Rules:
                 "tasks-per-node": processes // found.nodes,
                 "threads": found.threads,
                 "gpus": found.gpus,
-                "mem-mb": self.resources(rule)["mem_mb"](wildcards, attempt),
+                "mem-mb": self._mem_mb(rule, attempt),
                 "minutes": found.runtime,
             }
             said = [f"--{name} {number}" for name, number in numbers.items()]

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 def job(rule: str, needs: tuple[int, ...] = (), **more: Any) -> Job:
     """A job of one thread, to be run."""
     usual = {
-        "wildcards": {}, "output": (rule,), "temporary": False, "benchmark": None, "log": None, "threads": 1,
-        "memory_mb": 1, "limit": 60, "gpus": 0, "requeued": False, "needed": True, "reason": "Missing output files",
+        "wildcards": {}, "output": (rule,), "temporary": False, "benchmark": None, "threads": 1,
+        "limit": 60, "gpus": 0, "requeued": False, "needed": True, "reason": "Missing output files",
     }  # fmt: skip
     return Job(rule=rule, needs=needs, **{**usual, **more})
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from rlgen.cluster.plan.estimate import Plan, RulePlan
 from rlgen.cluster.plan.text import duration, size
-from rlgen.report.svg import Canvas, standalone
+from rlgen.report.svg import Canvas, colour, standalone
 
 _WIDTH, _HEIGHT, _ACROSS, _DOWN, _EDGE = 150.0, 50.0, 24.0, 34.0, 16.0
 
@@ -47,8 +47,8 @@ def _box(canvas: Canvas, plan: Plan, rule: RulePlan, corner: tuple[float, float]
     x, y = corner
     share = _cost(plan, rule) / most if most else 0.0
     canvas.rect(x, y, _WIDTH, _HEIGHT, "paper", rx=6)
-    canvas.rect(x, y, _WIDTH, _HEIGHT, "m1", rx=6, fill_opacity=0.75 * share**0.5 if rule.jobs else 0)
-    canvas.rect(x, y, _WIDTH, _HEIGHT, "paper", rx=6, fill_opacity=0, stroke="#59636e")
+    tint = 0.75 * share**0.5 if rule.jobs else 0
+    canvas.rect(x, y, _WIDTH, _HEIGHT, "m1", rx=6, fill_opacity=tint, stroke=colour("soft"))
     middle = x + _WIDTH / 2
     jobs = f"{rule.rule} x {rule.jobs}" if rule.jobs else f"{rule.rule}: done"
     canvas.text((middle, y + 20), jobs, 13, "ink", text_anchor="middle")

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from rlgen.activations import loader
+from rlgen.cluster.plan import causal, reading
 from rlgen.cluster.plan.language import Answers, Language
 from rlgen.cluster.plan.work import CPU, Work, machine_of
+from rlgen.crosscoder import diagnostics, splice
 from rlgen.errors import StudyError
+from rlgen.interventions import damage
 from rlgen.posttrain.memory import Shape
 
 SMALL = Shape(layers=2, width=10, vocabulary=100, parameters=2 * 500 + 1000, block=500, cached=40)
@@ -51,6 +55,13 @@ def test_a_job_takes_products_or_its_files_whichever_are_longer() -> None:
     assert busy == CPU.start + 10
     assert CPU.seconds(Work(flops=CPU.flops * 10, read=CPU.disk * 30), 2) == CPU.start + 30
     assert CPU.seconds(Work(flops=CPU.flops * 10), 2) == CPU.start + 5
+
+
+def test_what_stages_read_is_what_they_say() -> None:
+    """The plan repeats their constants, which cannot be read without importing torch."""
+    assert (reading.MEASURED, reading.SPLICED) == (diagnostics.TOKENS, splice.TOKENS)
+    assert reading.BUFFER == loader.BUFFER_BYTES
+    assert (causal.DAMAGE_TOKENS, causal.DAMAGE_SETS) == (damage.TOKENS, 2 + damage.DRAWS)
 
 
 def test_a_gpu_that_is_not_known_is_refused_with_those_that_are() -> None:

@@ -20,13 +20,10 @@ def sections() -> dict[str, list[str]]:
     return dict(zip(parts[::2], lines, strict=True))
 
 
-def test_the_conda_file_names_files_that_are_there() -> None:
+def test_the_conda_file_has_what_the_installer_needs() -> None:
     found = yaml.safe_load((ROOT / "envs/rlgen.yaml").read_text())
-    (pip,) = [entry["pip"] for entry in found["dependencies"] if isinstance(entry, dict)]
-    lock, package = (ROOT / "envs" / line.split()[1] for line in pip)
-    assert lock.resolve() == ROOT / "envs/requirements.lock"
-    assert (package / "pyproject.toml").is_file()
-    assert "pip" in found["dependencies"], "without it, conda warns and takes its own"
+    assert {"git", "make", "pip"} <= set(found["dependencies"])
+    assert "envs/install.sh" in (ROOT / "envs/rlgen.yaml").read_text()
 
 
 def test_both_have_a_python_that_the_package_takes() -> None:
@@ -57,20 +54,39 @@ def test_its_scripts_are_right_shell(section: str) -> None:
     subprocess.run(["sh", "-n", "-c", "\n".join(sections()[section])], check=True, timeout=10)
 
 
-def test_it_installs_as_make_does() -> None:
-    make = (ROOT / "Makefile").read_text()
-    post = "\n".join(sections()["post"])
-    for step in ("grep '^torch==' envs/requirements.lock)", "-r envs/requirements.lock"):
-        assert step in make.replace("$$", "$")
-        assert step in post
+def test_make_and_the_definition_install_by_the_same_script() -> None:
+    assert "envs/install.sh $(BIN)/python" in (ROOT / "Makefile").read_text()
+    assert any("envs/install.sh python" in line for line in sections()["post"])
+    subprocess.run(["sh", "-n", ROOT / "envs/install.sh"], check=True, timeout=10)
+
+
+def name(line: str) -> str:
+    """A requirement's name, in the form that PyPI compares."""
+    return re.split(r"[<>=;\[ ]", line)[0].lower().replace("_", "-")
+
+
+def requirements(lock: Path) -> dict[str, list[str]]:
+    """Hashes by requirement of a lock file."""
+    text = re.sub(r"^#.*\n", "", lock.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    return {words[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})", " ".join(words)) for words in lines}
 
 
 def test_every_package_that_rlgen_needs_is_locked() -> None:
-    def name(line: str) -> str:
-        return re.split(r"[<>=;\[ ]", line)[0].lower().replace("_", "-")
-
     needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    lock = (ROOT / "envs/requirements.lock").read_text().splitlines()
-    locked = {name(line) for line in lock if line and not line.startswith("#")}
+    locked = {name(line) for line in requirements(ROOT / "envs/requirements.lock")} | {"torch"}
     assert {name(line) for line in needs} <= locked
-    assert all("==" in line for line in lock if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("lock", sorted(path.name for path in (ROOT / "envs").glob("*.lock")))
+def test_every_locked_package_but_torch_has_one_version_and_hashes(lock: str) -> None:
+    found = requirements(ROOT / "envs" / lock)
+    assert found
+    assert all("==" in line for line in found)
+    without = [name(line) for line, hashes in found.items() if not hashes]
+    assert without == (["torch"] if lock == "requirements-torch.lock" else [])
+
+
+def test_lock_files_name_no_index() -> None:
+    for path in (ROOT / "envs").glob("*.lock"):
+        assert "://" not in path.read_text(), path.name

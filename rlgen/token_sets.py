@@ -255,7 +255,7 @@ def counting(tokens: TokenSet, sequence: Tokens, bos: int | None, chosen: bool =
     """
     fed = len(sequence.ids) - chosen
     return [
-        place < fed and id_ != bos and bool(in_set(tokens, place, len(sequence.prompt)))
+        bool(place < fed and id_ != bos and in_set(tokens, place, len(sequence.prompt)))
         for place, id_ in enumerate(sequence.ids)
     ]
 

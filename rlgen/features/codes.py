@@ -48,9 +48,9 @@ class Item:
             return [
                 encode_choice(tokenizer, self.prompt, text, f"{where} {text!r}", longest) for text in self.responses
             ]
-        known = self.sampled or [None] * len(self.responses)
+        asked, known = encode(tokenizer, self.prompt), self.sampled or [None] * len(self.responses)
         return [
-            encode_answer(tokenizer, self.prompt, text) if ids is None else Tokens(encode(tokenizer, self.prompt), ids)
+            encode_answer(tokenizer, self.prompt, text) if ids is None else Tokens(asked, ids)
             for text, ids in zip(self.responses, known, strict=True)
         ]
 
@@ -74,12 +74,13 @@ def mark(
     """
     found = []
     for index, item in enumerate(items):
-        sequences = item.sequences(tokenizer, longest)
-        if tokens not in ("answer", "all"):
-            asked = sequences[0].prompt if sequences else encode(tokenizer, item.prompt)
-            sequences = [Tokens(asked, [])]
-        for sequence in sequences:
-            counts = counting(tokens, sequence, tokenizer.bos_token_id, item.chosen and bool(sequence.answer))
+        with_answers = tokens in ("answer", "all")
+        if with_answers or item.chosen:
+            sequences = item.sequences(tokenizer, longest)
+        else:
+            sequences = [Tokens(encode(tokenizer, item.prompt), [])]
+        for sequence in sequences if with_answers else [Tokens(sequences[0].prompt, [])]:
+            counts = counting(tokens, sequence, tokenizer.bos_token_id, item.chosen and with_answers)
             found.append(Marked(index, sequence.ids, counts))
     return found
 

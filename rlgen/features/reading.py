@@ -109,10 +109,10 @@ class Reader:
         answers = self._answers[model]
         by_item = dict(list(answers[answers["task"] == task].sort_values("sample").groupby("item")))
         chosen = [by_item[item] for item in self._selection[task]]
-        return [_item(rows) for rows in chosen]
+        return [item_of(rows) for rows in chosen]
 
 
-def _item(rows: pd.DataFrame) -> Item:
+def item_of(rows: pd.DataFrame) -> Item:
     """An item of an evaluation's rows. Older evaluations, and those by vLLM, have no ids of their responses."""
     first = rows.iloc[0]
     sampled = [_listed(ids) for ids in rows["response_ids"]] if "response_ids" in rows else None
@@ -123,4 +123,4 @@ def _item(rows: pd.DataFrame) -> Item:
 
 def _listed(value: Any) -> list[Any] | None:
     """A cell that holds a list; None if it is null."""
-    return list(value) if isinstance(value, (list, np.ndarray)) else None
+    return np.asarray(value).tolist() if isinstance(value, (list, np.ndarray)) else None

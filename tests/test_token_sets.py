@@ -539,6 +539,17 @@ def test_a_choice_without_a_token_is_refused_before_anything_is_scored(
     assert not fed
 
 
+def test_a_prompt_without_a_token_is_refused(model_of: Callable[[str], Path], tmp_path: Path) -> None:
+    """Only a tokenizer without a beginning token leaves nothing to ask."""
+    free_task(tmp_path)
+    rows = (tmp_path / "free" / "items.jsonl").read_text().splitlines()
+    (tmp_path / "free" / "items.jsonl").write_text(json.dumps({**json.loads(rows[0]), "prompt": ""}) + "\n")
+    with pytest.raises(StudyError, match="task `free`, item `free0`: its prompt is empty"):
+        Harness(load_model(model_of("merges")), load_tokenizer(model_of("merges")), [tmp_path / "free"], EVALUATION)
+    with pytest.raises(StudyError, match="t`, item `i`, choice 1: the prompt ' ' has no token"):
+        LiveLM(load_model(model_of("merges")), load_tokenizer(model_of("merges")), 4).loglikelihood([request(" ", "a")])
+
+
 def test_vllm_refuses_it_too(model_of: Callable[[str], Path], joined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stand:
         max_length = 128

@@ -27,6 +27,17 @@ def _sentencepiece() -> Tokenizer:
     return found
 
 
+def _metaspace() -> Tokenizer:
+    """As Mistral in its later form: a space before what begins a text, and none after a special token."""
+    merges = [("▁", "C"), ("▁", "a"), ("a", "b"), ("▁", "Q"), ("?", "\n"), (":", "▁C")]
+    words = [*SPECIAL, "▁", "\n", "é", *CHARACTERS, *("".join(pair) for pair in merges)]
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    found = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+    found.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    found.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+    return found
+
+
 def _bytes() -> Tokenizer:
     """As GPT-2, and with merges over any boundary: of a colon and a choice, of line ends, of a mark and a line end."""
     merges = [("Ġ", "C"), (":", "ĠC"), ("Ċ", "Ċ"), ("Ġ", "Ġ"), ("a", "b"), ("Ġ", "ab"), ("?", "Ċ"), ("c", "d")]
@@ -57,6 +68,7 @@ def _wrapped(tokenizer: Tokenizer, adds_bos: bool, bos: str | None = "<s>") -> P
 
 KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "prefix space": lambda: _wrapped(_sentencepiece(), adds_bos=True),
+    "prefix space at the first word": lambda: _wrapped(_metaspace(), adds_bos=True),
     "merges": lambda: _wrapped(_bytes(), adds_bos=False, bos=None),
     "merges, BOS": lambda: _wrapped(_bytes(), adds_bos=True),
     "BOS that is not added": lambda: _wrapped(_bytes(), adds_bos=False),

@@ -46,6 +46,11 @@ def check_requests(task: Requests, lm: Engine) -> None:
         )
     for item, (request,) in task.requests.items():
         prompt = request.args[0]
+        if not prompt and not lm.tok_encode(prompt):
+            raise StudyError(
+                f"task `{task.name}`, item `{item}`: its prompt is empty and the tokenizer has no beginning token, so "
+                "nothing can be asked; write a prompt, or leave the item out"
+            )
         length = len(lm.tok_encode(prompt)) if len(prompt.encode()) >= room else 0  # a token has a byte at least
         if length > room:
             raise StudyError(

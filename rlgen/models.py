@@ -138,6 +138,14 @@ def save_model(
     tokenizer.save_pretrained(folder)
 
 
+def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the most tokens that a model can read, as lm-evaluation-harness resolves it."""
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.utils import resolve_max_length
+
+    return int(resolve_max_length(model.config, tokenizer, default=HFLM._DEFAULT_MAX_LENGTH))
+
+
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

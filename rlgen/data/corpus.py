@@ -21,6 +21,7 @@ from rlgen.models import load_tokenizer, vocabulary_difference
 from rlgen.stage import Workspace, json_digest, stage, write_json
 from rlgen.study.sections import HubText, JsonlText
 from rlgen.study.stages import CorpusSettings
+from rlgen.token_sets import document_beginning, not_beginning
 
 TOKENS, DOCUMENTS, MASK, CORPUS_JSON = "tokens.npy", "documents.npy", "mask.npy", "corpus.json"
 VOCABULARY = "vocabulary.json"
@@ -37,7 +38,8 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
     """Write tokens.npy and documents.npy (int32), mask.npy (bool), all [rows, row_length], corpus.json and the
     tokenizer's vocabulary.json.
 
-    A document is the base tokenizer's beginning token, its text and its end token, where the tokenizer has them.
+    A document is its text, encoded as the base is given a prompt (with the tokenizer's beginning token where it adds
+    one), and the end token. A problem and its solution have the ids on which supervised fine-tuning trains.
     `documents` numbers them from 0 (padding: -1); `mask` is False for beginning tokens and padding, which are
     left out of everything. The sources' shares of the documents' tokens follow their weights. Raises StudyError
     if a source is empty, or the corpus is smaller than one row.
@@ -54,12 +56,8 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
         )
     with stage("corpus", settings, inputs, out) as work:
         tokenizer = load_tokenizer(base)
-        if tokenizer.bos_token_id is not None and tokenizer.bos_token_id == tokenizer.eos_token_id:
-            marks: tuple[int | None, int | None] = (None, tokenizer.eos_token_id)
-        else:
-            marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
         position = _Position.of(work, len(sources))
-        encode = Encoder(tokenizer, marks)
+        encode = Encoder(tokenizer)
         hub = {f"corpus.sources.{i}": (s.path, s.revision) for i, s in enumerate(sources) if isinstance(s, HubText)}
         commits = pins(work, hub)
         revisions = [commits.get(f"corpus.sources.{index}") for index in range(len(sources))]
@@ -67,7 +65,7 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path)
         for index, (documents, tokens) in enumerate(position.streams):
             rest = islice(texts(settings, index, problems, revisions[index]), documents, None)
             streams.append(Stream(sources[index], encode(rest), documents, tokens))
-        _write(work, position, streams, (rows, length), marks[0], tokenizer.pad_token_id or 0)
+        _write(work, position, streams, (rows, length), document_beginning(tokenizer), tokenizer.pad_token_id or 0)
         work.digest = _digest(work.folder)
         about = {
             "digest": work.digest,
@@ -204,7 +202,7 @@ def _write(
                 start, end = end, end + len(piece)
                 ids[start:end], numbers[start:end] = piece, owner
             tokens[at.rows], documents[at.rows] = ids, numbers
-            mask[at.rows] = (numbers >= 0) if bos is None else (numbers >= 0) & (ids != bos)
+            mask[at.rows] = (numbers >= 0) & not_beginning(ids, bos)
             at.rows += 1
         progress.to(at.rows)
         if at.rows == rows or time.monotonic() - saved > _SAVE_EVERY:

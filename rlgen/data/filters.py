@@ -13,8 +13,8 @@ from rlgen.data.overlap import Evaluated, words
 from rlgen.errors import StudyError
 from rlgen.study.sections import Problems
 
-Count = Callable[[str, bool], int]
-"""Tokens of a text; whether it is a solution, which has an end token and no beginning token."""
+Count = Callable[[str, str | None], int]
+"""Tokens of a prompt as it is asked; or, if a solution is given, of the solution after it, with its end token."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ class Filters:
 
     def _too_long(self, problem: Problem) -> Drop | None:
         limits = (
-            ("prompt", problem.prompt, self._settings.max_prompt_tokens),
+            ("prompt", None, self._settings.max_prompt_tokens),
             ("solution", problem.solution, self._settings.max_solution_tokens),
         )
-        for what, text, limit in limits:
-            if limit is not None and text is not None:
+        for what, solution, limit in limits:
+            if limit is not None and (what == "prompt" or solution is not None):
                 assert self._count is not None
-                tokens = self._count(text, what == "solution")
+                tokens = self._count(problem.prompt, solution)
                 if tokens > limit:
                     return Drop(f"{what} too long", f"{tokens} tokens")
         return None
@@ -116,13 +116,16 @@ class Filters:
 def counter(base: Path | None) -> Count:
     """Counts tokens by the base's tokenizer. Raises StudyError if there is no base."""
     from rlgen.models import load_tokenizer
+    from rlgen.token_sets import encode, encode_example
 
     if base is None:
         raise StudyError("problems: lengths are limited in tokens of the base's tokenizer; give the base by --base")
     tokenizer = load_tokenizer(base)
 
-    def count(text: str, solution: bool) -> int:
-        return len(tokenizer(text, add_special_tokens=not solution, verbose=False)["input_ids"]) + solution
+    def count(prompt: str, solution: str | None) -> int:
+        if solution is None:
+            return len(encode(tokenizer, prompt))
+        return len(encode_example(tokenizer, prompt, solution).answer)
 
     return count
 

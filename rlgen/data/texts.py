@@ -19,6 +19,7 @@ from rlgen.errors import StudyError
 from rlgen.stage import derive_seed
 from rlgen.study.sections import HubText, JsonlText, MiniatureText, PretrainedBase, Text
 from rlgen.study.stages import CorpusSettings
+from rlgen.token_sets import encode_documents
 
 Ids = NDArray[np.int32]
 
@@ -26,8 +27,12 @@ _BATCH = 256
 """Documents tokenised together."""
 
 
-def texts(settings: CorpusSettings, index: int, problems: Path, revision: str | None) -> Iterator[str]:
-    """A source's texts, without end; `revision` is the commit of one on the hub."""
+Document = str | tuple[str, str]
+"""A text, or a prompt and its solution, which are encoded as a training example is."""
+
+
+def texts(settings: CorpusSettings, index: int, problems: Path, revision: str | None) -> Iterator[Document]:
+    """A source's documents, without end; `revision` is the commit of one on the hub."""
     source: Text = settings.corpus.sources[index]
     key = f"corpus.sources.{index}"
     if isinstance(source, MiniatureText):
@@ -54,11 +59,11 @@ def _streamed(source: HubText, revision: str | None, key: str) -> Iterator[str]:
             yield text
 
 
-def _solved(problems: Path) -> Iterator[str]:
-    return (row["prompt"] + row["solution"] for row in read_problems(problems) if row["solution"])
+def _solved(problems: Path) -> Iterator[Document]:
+    return ((row["prompt"], row["solution"]) for row in read_problems(problems) if row["solution"])
 
 
-def _again(texts: Callable[[], Iterable[str]], name: str) -> Iterator[str]:
+def _again(texts: Callable[[], Iterable[Document]], name: str) -> Iterator[Document]:
     """The texts, from their start again when they end."""
     while True:
         empty = True
@@ -70,16 +75,15 @@ def _again(texts: Callable[[], Iterable[str]], name: str) -> Iterator[str]:
 
 
 class Encoder:
-    """From texts to token ids, marked at their beginning and end."""
+    """From documents to token ids."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, marks: tuple[int | None, int | None]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._before, self._after = ([mark] if mark is not None else [] for mark in marks)
 
-    def __call__(self, texts: Iterator[str]) -> Iterator[Ids]:
+    def __call__(self, texts: Iterator[Document]) -> Iterator[Ids]:
         while batch := list(islice(texts, _BATCH)):
-            for ids in self._tokenizer(batch, add_special_tokens=False)["input_ids"]:
-                yield np.array([*self._before, *ids, *self._after], dtype=np.int32)
+            for ids in encode_documents(self._tokenizer, batch):
+                yield np.array(ids, dtype=np.int32)
 
 
 @dataclass

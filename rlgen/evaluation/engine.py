@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from rlgen.data.tasks import TASK_JSON, read_items
-from rlgen.models import locate
+from rlgen.models import load_tokenizer, locate
 from rlgen.serving import import_serving, vllm_arguments
+from rlgen.token_sets import Ids, Tokens, encode, encode_choice
 
 
 class Engine(Protocol):
@@ -27,8 +27,19 @@ class Engine(Protocol):
     def start(self, seed: int) -> None:
         """Begin a run."""
 
-    def tok_encode(self, string: str) -> list[int]:
-        """A text's token ids, as they are fed."""
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+
+    @property
+    def written(self) -> Sequence[Ids] | None:
+        """Token ids of the last `generate_until`'s answers, as they were sampled; None if the engine has only text."""
+
+    def tok_encode(self, string: str) -> Ids:
+        """A prompt's token ids, as they are fed."""
+
+    def encode_choice(self, context: str, continuation: str, where: str) -> Tokens:
+        """A choice's token ids, as they are scored. Raises StudyError if it cannot be; `where` names it."""
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood, whether greedy) of every request's continuation."""
@@ -46,6 +57,7 @@ class VllmEngine:
         Raises StudyError if vLLM is not installed.
         """
         found = import_serving("lm_eval.models.vllm_causallms", "evaluation.engine")
+        self._model = model
         self._lm = found.VLLM(pretrained=locate(model).path, batch_size="auto", **vllm_arguments(model, longest))
         self.start(seed=0)
 
@@ -59,12 +71,23 @@ class VllmEngine:
         self._seed = seed
         self._occurrences: Counter[str] = Counter()
 
-    def tok_encode(self, string: str) -> list[int]:
-        """A text's token ids, as they are fed."""
-        return list(self._lm.tok_encode(string))
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return load_tokenizer(self._model)
+
+    written = None
+
+    def tok_encode(self, string: str) -> Ids:
+        """A prompt's token ids, as they are fed."""
+        return encode(self.tokenizer, string)
+
+    def encode_choice(self, context: str, continuation: str, where: str) -> Tokens:
+        """A choice's token ids, as they are scored. Raises StudyError if it cannot be; `where` names it."""
+        return encode_choice(self.tokenizer, context, continuation, where, self.max_length)
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood, whether greedy) of every request's continuation."""
+        """(log-likelihood, whether greedy) of every request's continuation: by vLLM, with the harness's own ids."""
         return list(self._lm.loglikelihood(list(requests), disable_tqdm=disable_tqdm)) if requests else []
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -80,16 +103,3 @@ class VllmEngine:
         found = copy.copy(request)
         found.arguments = (prompt, {**settings, "seed": int.from_bytes(key) >> 1})
         return found
-
-
-def longest_sequence(tasks: Iterable[Path], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of the longest request of task folders with its answer; a choice is followed by one token, unread."""
-    return max(found for folder in tasks for found in _lengths(folder, tokenizer))
-
-
-def _lengths(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Iterator[int]:
-    about = json.loads((folder / TASK_JSON).read_text())
-    new = about.get("max_new_tokens", 1)  # of a choice, vLLM generates one token more
-    for row in read_items(folder):
-        texts = [f"{row['prompt']} {choice}" for choice in row.get("choices", [])] or [row["prompt"]]
-        yield max(map(len, tokenizer(texts, verbose=False)["input_ids"])) + new

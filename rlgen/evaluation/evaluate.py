@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("rlgen")
 
 ITEMS_PARQUET = "items.parquet"
-"""One row a sample: model, task, item, sample, right, answer (as read), gold, response, prompt, and of a multiple
-choice log_likelihoods and right_norm (see `harness.COLUMNS`)."""
+"""One row a sample: model, task, item, sample, right, answer (as read), gold, response, prompt, of a multiple choice
+log_likelihoods and right_norm, and of a free answer response_ids (see `harness.COLUMNS`)."""
 ACCURACY_JSON = "accuracy.json"
 """By task {value, n, low, high}, a 95% interval over n items; of a multiple choice also `chance`, and `acc_norm`, such
 a block again, where the harness reports it."""
@@ -34,7 +34,7 @@ _SCHEMA = pa.schema(
         **dict.fromkeys(("model", "task", "item"), pa.string()),
         **{"sample": pa.int64(), "right": pa.bool_()},
         **dict.fromkeys(("answer", "gold", "response", "prompt"), pa.string()),
-        **{"log_likelihoods": pa.list_(pa.float64()), "right_norm": pa.bool_()},
+        **{"log_likelihoods": pa.list_(pa.float64()), "right_norm": pa.bool_(), "response_ids": pa.list_(pa.int32())},
     }
 )
 
@@ -118,12 +118,13 @@ def _read(units: Sequence[_Unit]) -> pd.DataFrame:
 
 
 def _runner(settings: EvaluateSettings, model: Path, tasks: Sequence[Path]) -> Runner:
-    from rlgen.evaluation.engine import VllmEngine, longest_sequence
-    from rlgen.evaluation.harness import Harness, Runner
+    from rlgen.evaluation.engine import VllmEngine
+    from rlgen.evaluation.harness import Harness, Runner, load_tasks
+    from rlgen.evaluation.lengths import longest_sequence
     from rlgen.models import load_model, load_tokenizer
 
     if settings.evaluation.engine == "vllm":
-        return Runner(VllmEngine(model, longest_sequence(tasks, load_tokenizer(model))), tasks)
+        return Runner(VllmEngine(model, longest_sequence(load_tasks(tasks), load_tokenizer(model))), tasks)
     return Harness(load_model(model), load_tokenizer(model), tasks, settings.evaluation)
 
 

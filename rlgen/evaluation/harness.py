@@ -33,9 +33,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.data.answers import is_right, read_answer
 from rlgen.data.tasks import TASK_JSON, TASK_YAML, read_items
-from rlgen.errors import StudyError
 from rlgen.evaluation.engine import Engine
-from rlgen.evaluation.lm import Decided, LiveLM, prompt_key, quiet
+from rlgen.evaluation.lengths import check_requests
+from rlgen.evaluation.lm import Decided, LiveLM, prompt_key, quiet, where_of
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.study.sections import Evaluation
 
@@ -43,23 +43,27 @@ log = logging.getLogger("rlgen")
 
 COLUMNS = [
     *("task", "item", "sample", "right", "answer", "gold", "response", "prompt"),
-    *("log_likelihoods", "right_norm"),
+    *("log_likelihoods", "right_norm", "response_ids"),
 ]
 """Of a run's frame: `answer` is what was read from the response, `gold` what is right; both are text.
 The model has read or written `prompt` and `response` one straight after the other. Of a multiple choice there are the
-choices' `log_likelihoods` and `right_norm`, the harness's acc_norm where it reports that; null otherwise."""
+choices' `log_likelihoods` and `right_norm`, the harness's acc_norm where it reports that; null otherwise. Of a free
+answer there are `response_ids`, the response's token ids as they were sampled, if the engine tells them."""
 
 
 class Runner:
     """A model that answers, and its tasks."""
 
     def __init__(self, lm: Engine, tasks: Sequence[Path]) -> None:
-        """Load the task folders. Raises StudyError if prompts and answers of their length do not fit the model."""
+        """Load the task folders.
+
+        Raises StudyError if prompts and answers of their length do not fit the model, or a choice has no token of its
+        own.
+        """
         self._lm = lm
-        with quiet():
-            found = [_LoadedTask(folder) for folder in tasks]
+        found = load_tasks(tasks)
         for task in found:
-            _check_lengths(task, lm)
+            check_requests(task, lm)
         self._tasks = {task.name: task for task in found}
 
     @property
@@ -93,6 +97,7 @@ class Runner:
         self._lm.start(seed)
         generated = [(task, item) for task, item in picked if not task.multiple_choice]
         texts = self._lm.generate_until([r for t, i in generated for r in t.requests[i] * samples])
+        written = [None] * len(texts) if self._lm.written is None else list(self._lm.written)
         scored = [(task, item) for task, item in picked if task.multiple_choice]
         scores = self._lm.loglikelihood([r for t, i in scored for r in t.requests[i]], disable_tqdm=True)
         rows: list[dict[str, Any]] = []
@@ -102,8 +107,9 @@ class Runner:
                 rows.append(task.scored(item, scores[:count]))
                 del scores[:count]
             else:
-                rows += (task.generated(item, sample, text) for sample, text in enumerate(texts[:samples]))
-                del texts[:samples]
+                answers = zip(texts[:samples], written[:samples], strict=True)
+                rows += (task.generated(item, n, text) | {"response_ids": ids} for n, (text, ids) in enumerate(answers))
+                del texts[:samples], written[:samples]
         return pd.DataFrame(rows, columns=COLUMNS).astype({"right_norm": "boolean"})
 
 
@@ -158,9 +164,10 @@ class Harness(Runner):
         return {item: self._ids(requests[0], kind.multiple_choice) for item, requests in kind.requests.items()}
 
     def _ids(self, request: Instance, multiple_choice: bool) -> list[int]:
-        if multiple_choice:  # the harness moves spaces from the context's end to the continuation
-            return list(self._live._encode_pair(*request.args)[0]) or [self._live.prefix_token_id]
-        return list(self._live.tok_encode(request.args[0]))
+        if multiple_choice:
+            context, continuation = request.args
+            return self._live.encode_choice(context, continuation, where_of(request)).prompt
+        return self._live.tok_encode(request.args[0])
 
     def prompt_keys(self, task: str) -> dict[str, bytes]:
         """What a task's prompts are known by to who watches, by item."""
@@ -169,7 +176,7 @@ class Harness(Runner):
         return self._keys[task]
 
 
-class _LoadedTask:
+class LoadedTask:
     """A task folder, its requests built once."""
 
     def __init__(self, folder: Path) -> None:
@@ -207,38 +214,14 @@ class _LoadedTask:
         return self._row(row, sample=0, **answers, log_likelihoods=likelihoods, right_norm=norm)
 
     def _row(self, row: dict[str, Any], **rest: Any) -> dict[str, Any]:
-        return {"task": self.name, "item": row["id"], "prompt": row["prompt"], **rest}
+        prompt = self.requests[row["id"]][0].args[0]
+        return {"task": self.name, "item": row["id"], "prompt": prompt, "response_ids": None, **rest}
 
 
-def _check_lengths(task: _LoadedTask, lm: Engine) -> None:
-    """Raise StudyError where an answer could not be as long as it may be; warn of choices that will be cut."""
-    room = lm.max_length - task.max_new_tokens
-    if room <= 0:
-        raise StudyError(
-            f"evaluation.max_new_tokens: {task.max_new_tokens} in task `{task.name}`; "
-            f"the model's longest sequence, prompt included, is {lm.max_length}; set less, there or in the task"
-        )
-    longer = {item: length for item in task.rows if (length := _length(task, item, lm, room)) > room}
-    if not longer:
-        return
-    first, length = next(iter(longer.items()))
-    if not task.multiple_choice:
-        raise StudyError(
-            f"task `{task.name}`, item `{first}`: its prompt has {length} tokens; beside answers of "
-            f"{task.max_new_tokens} the model has room for {room}; set a smaller max_new_tokens, or leave the item out"
-        )
-    log.warning(
-        "task `%s`: %d of %d items are longer than the model's %d tokens and are cut at their start, as the harness "
-        "does, the first of them `%s` (%d)",
-        *(task.name, len(longer), len(task.rows), lm.max_length, first, length),
-    )
-
-
-def _length(task: _LoadedTask, item: str, lm: Engine, room: int) -> int:
-    """Tokens that an item takes, an answer that is to be generated left out; 0 if so few bytes cannot be too many."""
-    texts = ["".join(r.args) if task.multiple_choice else r.args[0] for r in task.requests[item]]
-    longest = max(texts, key=len)
-    return len(lm.tok_encode(longest)) if len(longest.encode()) >= room else 0
+def load_tasks(folders: Sequence[Path]) -> list[LoadedTask]:
+    """Load task folders and build their requests."""
+    with quiet():
+        return [LoadedTask(folder) for folder in folders]
 
 
 def _configuration(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """lm-evaluation-harness's model interface over a model in memory, for edits of the live model.
 
-It differs from the harness's own HFLM in two things. Every forward pass announces its token sets (`TokenPositions`).
-And answers are sampled by `rlgen.sampling`: what shares the batch does not matter.
+It differs from the harness's own HFLM in three things. Every forward pass announces its token sets
+(`TokenPositions`). Answers are sampled by `rlgen.sampling`, so what shares the batch does not matter. Token ids come
+from `rlgen.token_sets`, by the harness's rules, and a choice without a token of its own is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.evaluation.prefixes import Prefixes
 from rlgen.sampling import Choice, decode, end_tokens, have_ended, uniforms
+from rlgen.token_sets import Ids, Tokens, encode, encode_choice, encode_pair, pad, pad_left, written_ids
 
 log = logging.getLogger("rlgen")
 
@@ -70,7 +73,11 @@ class LiveLM(HFLM):  # type: ignore[misc]
         self.decided: Decided | None = None
         """Who is told the scores of the tokens that follow on prompts."""
         self._end_tokens = end_tokens(model, tokenizer)
-        self._encoded: dict[tuple[str, bool | None], list[int]] = {}
+        self._encoded: dict[str, Ids] = {}
+        self._choices: dict[tuple[str, str], Tokens] = {}
+        self._sampled: list[Ids] = []
+        self.written: list[Ids] = []
+        """The token ids of the last `generate_until`'s answers, as they were sampled."""
         self.start(seed=0)
 
     def start(self, seed: int) -> None:
@@ -82,14 +89,43 @@ class LiveLM(HFLM):  # type: ignore[misc]
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **kwargs: Any
-    ) -> list[int]:
+    ) -> Ids:
         """As HFLM's; remembered, because one model's items are run many times."""
-        if left_truncate_len or kwargs:
+        if add_special_tokens is not None or left_truncate_len or kwargs:
             return list(super().tok_encode(string, add_special_tokens, left_truncate_len, **kwargs))
-        key = (string, add_special_tokens)
-        if key not in self._encoded:
-            self._encoded[key] = super().tok_encode(string, add_special_tokens)
-        return self._encoded[key]
+        if string not in self._encoded:
+            self._encoded[string] = encode(self.tokenizer, string)
+        return self._encoded[string]
+
+    def tok_batch_encode(
+        self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **_: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Ids and mask of texts, [batch, length]. HFLM lets a batch's first text decide on the others' BOS."""
+        rows = [self.tok_encode(text)[-left_truncate_len if left_truncate_len else None :] for text in strings]
+        lay_out = pad_left if padding_side == "left" else pad
+        found = lay_out(rows, "cpu", fill=self.tokenizer.pad_token_id)
+        return found.ids_BT, found.mask_BT
+
+    def encode_choice(self, context: str, continuation: str, where: str) -> Tokens:
+        """Return the ids of a choice as they are scored. Raises StudyError if it cannot be; `where` names it."""
+        key = (context, continuation)
+        if key not in self._choices:
+            self._choices[key] = encode_choice(self.tokenizer, context, continuation, where, self.max_length)
+        return self._choices[key]
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[Ids, Ids]:
+        return encode_pair(self.tokenizer, context, continuation)
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-likelihood, whether greedy) of every request's continuation.
+
+        Raises StudyError, before anything is scored, if a continuation has no token of its own.
+        """
+        pairs: list[Pair] = []
+        for request in requests:
+            context, continuation = request.args
+            pairs.append((request.args, *self.encode_choice(context, continuation, where_of(request))))
+        return self._loglikelihood_tokens(pairs)
 
     @torch.no_grad()
     def _loglikelihood_tokens(
@@ -126,8 +162,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
         """Log-probabilities from a row's last context token on, [continuation, vocabulary], row by row."""
         lengths = torch.tensor([len(ids) for (_, ids), _ in batch], device=self.device)
         contexts = torch.tensor([context for (context, _), _ in batch], device=self.device)
-        padded = [list(ids) + [0] * (int(lengths[0]) - len(ids)) for (_, ids), _ in batch]
-        ids_BT = torch.tensor(padded, device=self.device)
+        ids_BT = pad([ids for (_, ids), _ in batch], self.device).ids_BT
         self.positions.pairs(ids_BT, contexts, lengths)
         first = int(contexts.min()) - 1  # the vocabulary's scores are not needed before any row's continuation
         kept = ids_BT.shape[1] - first
@@ -139,12 +174,8 @@ class LiveLM(HFLM):  # type: ignore[misc]
     def _places_shared(self, batch: list[Row]) -> Iterator[Tensor]:
         """As `_places`, the contexts but for their last tokens read once for many runs."""
         longest = max(context for (context, _), _ in batch)
-        rest = max(len(ids) - context for (context, ids), _ in batch)
-        left = [longest - context for (context, _), _ in batch]
-        right = [rest - (len(ids) - context) for (context, ids), _ in batch]
-        rows = [(ids, a, b) for ((_, ids), _), a, b in zip(batch, left, right, strict=True)]
-        ids_BT = torch.tensor([[0] * a + list(ids) + [0] * b for ids, a, b in rows], device=self.device)
-        mask_BT = torch.tensor([[0] * a + [1] * len(ids) + [0] * b for ids, a, b in rows], device=self.device)
+        padded = pad([ids for (_, ids), _ in batch], self.device, [longest - context for (context, _), _ in batch])
+        ids_BT, mask_BT = padded.ids_BT, padded.mask_BT
         cache = self.prefixes.of(ids_BT[:, :longest], mask_BT[:, :longest])
         self.positions.continuations(ids_BT, mask_BT, longest)
         logits_BTV = self.model(
@@ -163,9 +194,8 @@ class LiveLM(HFLM):  # type: ignore[misc]
         """Tell `decided` what follows on prompts, given as token ids; their beginnings are read once for many calls."""
         ordered = sorted(prompts, key=len, reverse=True)
         for batch in batches(ordered, len, self.batch_size, self._batch_tokens):
-            left = [len(batch[0]) - len(ids) for ids in batch]
-            ids_BT = torch.tensor([[0] * a + list(ids) for a, ids in zip(left, batch, strict=True)], device=self.device)
-            mask_BT = torch.tensor([[0] * a + [1] * len(ids) for a, ids in zip(left, batch, strict=True)]).to(ids_BT)
+            padded = pad_left(batch, self.device)
+            ids_BT, mask_BT = padded.ids_BT, padded.mask_BT
             start, first = self.prefixes.of(ids_BT, mask_BT), partial(self._first, ids_BT, mask_BT)
             for _ in decode(self.model, ids_BT, mask_BT, 1, _at_once, Choice(), self.positions, start, first):
                 pass
@@ -173,15 +203,24 @@ class LiveLM(HFLM):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------ generation
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
-        """As HFLM's, without its progress bar, and with `batch_tokens` as the limit of a batch."""
-        if self._batch_tokens is None:
-            return list(super().generate_until(requests, disable_tqdm=True))
-        longest = [len(self.tok_encode(r.args[0])) + r.args[1].get("max_gen_toks", self.max_gen_toks) for r in requests]
-        ordered = sorted(range(len(requests)), key=lambda index: -longest[index])
-        found = [""] * len(requests)
-        for batch in batches(ordered, longest.__getitem__, self.batch_size, self._batch_tokens):
-            for index, text in zip(batch, super().generate_until([requests[i] for i in batch], True), strict=True):
-                found[index] = text
+        """As HFLM's, without its progress bar, and with `batch_tokens` as the limit of a batch.
+
+        `written` then has the answers' token ids.
+        """
+        found, self.written = [""] * len(requests), [[] for _ in requests]
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            groups[json.dumps(request.args[1], sort_keys=True)].append(index)
+        for group in groups.values():
+            prompts = [self.tok_encode(requests[index].args[0]) for index in group]
+            new = requests[group[0]].args[1].get("max_gen_toks", self.max_gen_toks)
+            length = {index: len(ids) + new for index, ids in zip(group, prompts, strict=True)}
+            # HFLM's own order, so that it leaves a batch's rows as they are
+            ordered = sorted(group, key=lambda index: (-length[index], requests[index].args[0]))
+            for batch in batches(ordered, length.__getitem__, self.batch_size, self._batch_tokens):
+                texts = super().generate_until([requests[index] for index in batch], True)
+                for index, text, ids in zip(batch, texts, self._sampled, strict=True):
+                    found[index], self.written[index] = text, written_ids(self.tokenizer, ids, text)
         return found
 
     @torch.no_grad()
@@ -202,8 +241,11 @@ class LiveLM(HFLM):  # type: ignore[misc]
         start = self.prefixes.of(context, mask_BT) if self.shares_prefixes else None
         first = partial(self._first, context, mask_BT) if self.decided else None
         watched = (self.positions, start, first)
+        length_B = context.new_zeros(len(context))
         for step, rows, tokens in decode(self.model, context, mask_BT, steps, ended, choice, *watched):
             answer_BS[rows, step] = tokens
+            length_B[rows] = step + 1
+        self._sampled = [ids[:length] for ids, length in zip(answer_BS.tolist(), length_B.tolist(), strict=True)]
         return torch.cat([context, answer_BS], dim=1)
 
     def _first(self, ids_BT: Tensor, mask_BT: Tensor, logits_BV: Tensor) -> None:
@@ -226,6 +268,11 @@ class LiveLM(HFLM):  # type: ignore[misc]
 def _at_once(answer_BS: Tensor) -> Tensor:
     """Every answer ends with its first token."""
     return torch.ones(len(answer_BS), dtype=torch.bool, device=answer_BS.device)
+
+
+def where_of(request: Any) -> str:
+    """Return the task, item and choice of one of the harness's requests, for messages."""
+    return f"task `{request.task_name}`, item `{request.doc_id}`, choice {request.idx + 1}"
 
 
 def prompt_key(ids: Sequence[int]) -> bytes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
 from rlgen.study.sections import TokenSet
+from rlgen.token_sets import in_set
 
 
 class TokenPositions:
@@ -40,42 +43,35 @@ class TokenPositions:
 
     def prefill(self, ids: Tensor, attention_mask: Tensor, fed: int | None = None) -> None:
         """Prompts, padded on the left, [batch, length]: their last `fed` tokens are about to be fed, or all."""
-        prompt = attention_mask.bool()[:, -(fed or ids.shape[1]) :]
-        last = torch.zeros_like(prompt)
-        last[:, -1] = True
-        self._set(prompt, last, torch.zeros_like(prompt))
+        there = attention_mask.bool()
+        self._set(there, _places(attention_mask), there.sum(1, keepdim=True), fed)
         self._read(ids, attention_mask)
 
     def unwatched(self, ids: Tensor, attention_mask: Tensor) -> None:
         """Tokens that belong to no set are about to be fed, [batch, length]."""
-        none = torch.zeros_like(ids, dtype=torch.bool)
-        self._set(none, none, none)
+        self._set(torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids), torch.zeros_like(ids))
         self._read(ids, attention_mask)
 
     def step(self, ids: Tensor, attention_mask: Tensor) -> None:
         """The last of `ids`, [batch, length], one new token a row, is about to be fed."""
-        new = torch.ones_like(ids[:, -1:], dtype=torch.bool)
-        self._set(~new, ~new, new)
+        places = _places(attention_mask)
+        self._set(attention_mask.bool(), places, places, 1)  # it comes after the whole prompt
         self._read(ids, attention_mask)
 
     def pairs(self, ids: Tensor, contexts: Tensor, lengths: Tensor) -> None:
         """Contexts with continuations, [batch, length] padded on the right, are about to be fed; [batch] each."""
-        place = torch.arange(ids.shape[1], device=ids.device)
-        real = place < lengths[:, None]
-        prompt = place < contexts[:, None]
-        self._set(prompt, place == contexts[:, None] - 1, real & ~prompt)
-        self._read(ids, real.long())
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        there = places < lengths[:, None]
+        self._set(there, places, contexts[:, None])
+        self._read(ids, there.long())
 
     def continuations(self, ids: Tensor, attention_mask: Tensor, contexts: int) -> None:
         """Continuations, padded on the right, of contexts of `contexts` tokens, padded on the left, [batch, length].
 
         They are about to be fed with the contexts' last token before them.
         """
-        answer = attention_mask.bool()[:, contexts - 1 :].clone()
-        answer[:, 0] = False
-        last = torch.zeros_like(answer)
-        last[:, 0] = True
-        self._set(last, last, answer)
+        prompts = attention_mask[:, :contexts].sum(1, keepdim=True)
+        self._set(attention_mask.bool(), _places(attention_mask), prompts, ids.shape[1] - contexts + 1)
         self._read(ids, attention_mask)
 
     def texts(self, inputs: dict[str, Tensor], counts: Tensor) -> None:
@@ -89,8 +85,15 @@ class TokenPositions:
         self._sets = None
 
     def _read(self, ids: Tensor, mask: Tensor) -> None:
-        places = (mask.cumsum(1) - 1).clamp(min=0)
+        places = _places(mask).clamp(min=0)
         self._inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
 
-    def _set(self, prompt: Tensor, last_prompt: Tensor, answer: Tensor) -> None:
-        self._sets = {"prompt": prompt, "last_prompt": last_prompt, "answer": answer, "all": prompt | answer}
+    def _set(self, there: Tensor, places: Tensor, prompts: Tensor, fed: int | None = None) -> None:
+        """Take the sets of sequences, [batch, length], whose last `fed` tokens are about to be fed, or all."""
+        shown = slice(-(fed or there.shape[1]), None)
+        self._sets = {tokens: (in_set(tokens, places, prompts) & there)[:, shown] for tokens in get_args(TokenSet)}
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Return each token's place in its own sequence, [batch, length]; padding on the left is -1."""
+    return mask.cumsum(1) - 1

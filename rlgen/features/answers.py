@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlgen.features.codes import Item, in_set
+from rlgen.features.codes import Item
 from rlgen.study.sections import TokenSet
+from rlgen.token_sets import Ids, Tokens, counting, in_set, pad
 
 TOKENS = 2048
 """Tokens per forward pass, padding included: their logits over the vocabulary are in memory."""
@@ -22,22 +23,23 @@ class Answer:
     """One answer to an item, as token ids."""
 
     item: int
-    prompt: list[int]
-    response: list[int]
+    tokens: Tokens
+    chosen: bool
+    """Whether it is a choice that was scored, not written."""
 
     @property
-    def ids(self) -> list[int]:
+    def ids(self) -> Ids:
         """The whole sequence."""
-        return [*self.prompt, *self.response]
+        return self.tokens.ids
 
 
-def answers_of(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) -> list[Answer]:
-    """Every answer of the items that is not empty."""
+def answers_of(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], longest: int | None = None) -> list[Answer]:
+    """Return every answer of the items that has a token. `longest` is the most tokens that the model can read."""
     return [
-        Answer(index, tokenizer(item.prompt)["input_ids"], tokenizer(response, add_special_tokens=False)["input_ids"])
+        Answer(index, tokens, item.chosen)
         for index, item in enumerate(items)
-        for response in item.responses
-        if response
+        for tokens in item.sequences(tokenizer, longest)
+        if tokens.answer
     ]
 
 
@@ -56,17 +58,12 @@ class Batch:
     @classmethod
     def of(cls, answers: Sequence[Answer], bos: int | None, tokens: TokenSet, device: torch.device) -> Batch:
         """Lay the answers out. `bos` is the id of the beginning-of-sequence token, if there is one."""
-        width = max(len(answer.ids) for answer in answers)
-        ids_BT = torch.zeros(len(answers), width, dtype=torch.long)
-        there_BT, answer_BT, shifted_BT = (torch.zeros(len(answers), width, dtype=torch.bool) for _ in range(3))
-        for row, answer in enumerate(answers):
-            ids, start = answer.ids, len(answer.prompt)
-            ids_BT[row, : len(ids)] = torch.tensor(ids)
-            there_BT[row, : len(ids)] = True
-            answer_BT[row, start : len(ids)] = True
-            inside = [in_set(tokens, place, start) and id_ != bos for place, id_ in enumerate(ids)]
-            shifted_BT[row, : len(ids)] = torch.tensor(inside)
-        return cls(*(x.to(device) for x in (ids_BT, there_BT, answer_BT, shifted_BT)))
+        padded = pad([answer.ids for answer in answers], device)
+        starts = torch.tensor([len(answer.tokens.prompt) for answer in answers], device=device)[:, None]
+        places = torch.arange(padded.ids_BT.shape[1], device=device)
+        shifted = [counting(tokens, answer.tokens, bos, answer.chosen) for answer in answers]
+        shifted_BT = pad(shifted, device).ids_BT.bool()
+        return cls(padded.ids_BT, padded.there_BT, in_set("answer", places, starts) & padded.there_BT, shifted_BT)
 
 
 def log_probability(model: PreTrainedModel, batch: Batch) -> Tensor:

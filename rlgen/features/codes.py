@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.crosscoder.model import Crosscoder
-from rlgen.models import residuals
+from rlgen.models import longest_input, residuals
 from rlgen.study.sections import CodeKind, TokenSet
+from rlgen.token_sets import Ids, Tokens, counting, encode, encode_answer, encode_choice, pad
 
 TOKENS = 16384
 """Tokens per forward pass, padding included; a sequence that is longer has one for itself."""
@@ -25,6 +26,33 @@ class Item:
 
     prompt: str
     responses: list[str]
+    sampled: Sequence[Ids | None] | None = None
+    """The token ids of each response, as they were sampled; None where only the text is known."""
+    chosen: bool = False
+    """Whether the response is a choice that was scored, not written."""
+    name: str = "an item"
+    """Task and item, for messages."""
+
+    def sequences(self, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> list[Tokens]:
+        """Return prompt and response of each answer, with the ids that evaluation read or wrote.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            longest: The most tokens that the model can read; no limit if None.
+
+        Raises:
+            StudyError: If a choice has no token of its own.
+        """
+        if self.chosen:
+            where = f"{self.name}, choice"
+            return [
+                encode_choice(tokenizer, self.prompt, text, f"{where} {text!r}", longest) for text in self.responses
+            ]
+        asked, known = encode(tokenizer, self.prompt), self.sampled or [None] * len(self.responses)
+        return [
+            encode_answer(tokenizer, self.prompt, text) if ids is None else Tokens(asked, ids)
+            for text, ids in zip(self.responses, known, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -32,33 +60,29 @@ class Marked:
     """A sequence that belongs to an item, and which of its tokens count."""
 
     item: int
-    ids: list[int]
+    ids: Ids
     counts: list[bool]
 
 
-def mark(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], tokens: TokenSet) -> list[Marked]:
-    """The sequences in which `tokens` are looked up: one an item, or one an answer where answers count.
+def mark(
+    tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], tokens: TokenSet, longest: int | None = None
+) -> list[Marked]:
+    """Return the sequences in which `tokens` are looked up: one an item, or one an answer where answers count.
 
-    The beginning-of-sequence token never counts: its activation is like no other's.
+    The beginning-of-sequence token never counts: its activation is like no other's. `longest` is the most tokens that
+    the model can read.
     """
     found = []
     for index, item in enumerate(items):
-        prompt = tokenizer(item.prompt)["input_ids"]
-        with_answers = item.responses if tokens in ("answer", "all") else [""]
-        for response in with_answers:
-            answer = tokenizer(response, add_special_tokens=False)["input_ids"] if response else []
-            ids = [*prompt, *answer]
-            inside = (in_set(tokens, place, len(prompt)) for place in range(len(ids)))
-            counts = [within and id_ != tokenizer.bos_token_id for within, id_ in zip(inside, ids, strict=True)]
-            found.append(Marked(index, ids, counts))
+        with_answers = tokens in ("answer", "all")
+        if with_answers or item.chosen:
+            sequences = item.sequences(tokenizer, longest)
+        else:
+            sequences = [Tokens(encode(tokenizer, item.prompt), [])]
+        for sequence in sequences if with_answers else [Tokens(sequences[0].prompt, [])]:
+            counts = counting(tokens, sequence, tokenizer.bos_token_id, item.chosen and with_answers)
+            found.append(Marked(index, sequence.ids, counts))
     return found
-
-
-def in_set(tokens: TokenSet, place: int, prompt: int) -> bool:
-    """Whether the token at `place` of a sequence whose prompt has `prompt` tokens belongs to `tokens`."""
-    if tokens == "last_prompt":
-        return place == prompt - 1
-    return tokens == "all" or (tokens == "prompt") == (place < prompt)
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
@@ -89,7 +113,7 @@ def item_codes(
     says nothing about them. An item without such tokens has 0.
     """
     encode = crosscoder.swap_readout if kind == "swap_readout" else crosscoder.decoder_projection
-    marked = mark(tokenizer, items, tokens)
+    marked = mark(tokenizer, items, tokens, longest_input(model, tokenizer))
     per_item = torch.bincount(torch.tensor([m.item for m in marked]), minlength=len(items))
     codes_IF = torch.zeros(len(items), crosscoder.config.features)
     for chosen in batches([len(m.ids) for m in marked], TOKENS):
@@ -106,18 +130,12 @@ def item_codes(
 
 def _read(model: PreTrainedModel, batch: list[Marked], crosscoder: Crosscoder, slot: int) -> tuple[Tensor, Tensor]:
     """Activations at the tokens that count, [N, d] float32, and the sequence of the batch that each is of, [N]."""
-    width = max(len(m.ids) for m in batch)
-    ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
-    there_BT = torch.zeros_like(ids_BT)
-    counts_BT = torch.zeros(len(batch), width, dtype=torch.bool)
-    for row, m in enumerate(batch):
-        ids_BT[row, : len(m.ids)] = torch.tensor(m.ids)
-        there_BT[row, : len(m.ids)] = 1
-        counts_BT[row, : len(m.ids)] = torch.tensor(m.counts)
     place = model.device
-    acts_BTD = residuals(
-        model, [crosscoder.config.layer], input_ids=ids_BT.to(place), attention_mask=there_BT.to(place)
-    )[:, :, 0]
+    padded = pad([m.ids for m in batch], place)
+    counts_BT = pad([m.counts for m in batch], "cpu").ids_BT.bool()
+    acts_BTD = residuals(model, [crosscoder.config.layer], input_ids=padded.ids_BT, attention_mask=padded.mask_BT)[
+        :, :, 0
+    ]
     acts_ND = acts_BTD[counts_BT.to(place)].float()
     kept_N = crosscoder.ordinary(acts_ND, slot)
     sequence_N = counts_BT.nonzero()[:, 0]

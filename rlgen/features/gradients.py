@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.features.answers import TOKENS, Batch, answers_of, log_probability
 from rlgen.features.codes import Item, batches
-from rlgen.models import edited
+from rlgen.models import edited, longest_input
 from rlgen.study.sections import TokenSet
 
 
@@ -26,7 +26,7 @@ def answer_gradients(
     The answers are `items[i].responses`, read by `model`; the shift is one vector added at every token of `tokens`
     (the beginning-of-sequence token left out), so the gradient is summed over them. Mean over an item's answers.
     """
-    answers = answers_of(tokenizer, items)
+    answers = answers_of(tokenizer, items, longest_input(model, tokenizer))
     item_S = torch.tensor([answer.item for answer in answers], dtype=torch.long)
     total_ID = torch.zeros(len(items), model.config.get_text_config().hidden_size)
     for chosen in batches([len(answer.ids) for answer in answers], TOKENS):

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgen.features.answers import TOKENS, Answer, Batch, answers_of, log_probability
 from rlgen.features.codes import Item, batches
-from rlgen.models import ResidualEdit, edited
+from rlgen.models import ResidualEdit, edited, longest_input
 from rlgen.study.sections import TokenSet
 
 
@@ -32,7 +32,7 @@ def patching_effects(
     beginning-of-sequence token left out). The answers are `items[i].responses`, summed over tokens; mean over an
     item's answers. Where both codes are 0 nothing would change, so nothing is run.
     """
-    answers = answers_of(tokenizer, items)
+    answers = answers_of(tokenizer, items, longest_input(model, tokenizer))
     item_S = torch.tensor([answer.item for answer in answers], dtype=torch.long)
 
     def read(sequences: list[Answer], steps: Callable[[list[int]], Tensor] | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,4 +109,18 @@ class Reader:
         answers = self._answers[model]
         by_item = dict(list(answers[answers["task"] == task].sort_values("sample").groupby("item")))
         chosen = [by_item[item] for item in self._selection[task]]
-        return [Item(rows["prompt"].iloc[0], rows["response"].tolist()) for rows in chosen]
+        return [item_of(rows) for rows in chosen]
+
+
+def item_of(rows: pd.DataFrame) -> Item:
+    """An item of an evaluation's rows. Older evaluations, and those by vLLM, have no ids of their responses."""
+    first = rows.iloc[0]
+    sampled = [_listed(ids) for ids in rows["response_ids"]] if "response_ids" in rows else None
+    chosen = _listed(first.get("log_likelihoods")) is not None
+    name = f"task `{first['task']}`, item `{first['item']}`"
+    return Item(first["prompt"], rows["response"].tolist(), sampled, chosen, name)
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """A cell that holds a list; None if it is null."""
+    return np.asarray(value).tolist() if isinstance(value, (list, np.ndarray)) else None

@@ -13,6 +13,7 @@ from rlgen.evaluation.lm import prompt_key
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.models import ResidualEdit, residuals
 from rlgen.study.sections import TokenSet
+from rlgen.token_sets import not_beginning
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """From activations at the edited tokens [N, d] float32, and where they are [batch, position], to new ones [N, d]."""
@@ -41,8 +42,8 @@ class Site:
         @torch.no_grad()
         def edit(acts_BTD: Tensor) -> Tensor:
             here_BT = self.positions.mask(self.tokens)
-            if self.bos is not None:
-                here_BT = here_BT & (self.positions.inputs()["input_ids"][:, -here_BT.shape[1] :] != self.bos)
+            fed_BT = self.positions.inputs()["input_ids"][:, -here_BT.shape[1] :]
+            here_BT = here_BT & not_beginning(fed_BT, self.bos)
             if not here_BT.any():
                 return acts_BTD
             acts_ND = acts_BTD[here_BT].float()

@@ -274,6 +274,7 @@ class Lab:
             samples=self.settings.samples,
             seed=derive_seed(self.settings.seed, "intervene", "sampling"),
         )
+        frame = frame.drop(columns="response_ids")  # only localisation reads them, of the evaluations
         return frame.assign(mode=self._mode.of(frame), length=frame["response"].str.len())
 
     def _keys(self, frame: pd.DataFrame) -> list[bytes]:

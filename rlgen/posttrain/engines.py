@@ -15,8 +15,7 @@ from rlgen.sampling import Choice, decode, end_tokens, have_ended, uniforms
 from rlgen.serving import import_serving, vllm_arguments
 from rlgen.stage import derive_seed
 from rlgen.study.sections import Teacher
-
-Ids = list[int]
+from rlgen.token_sets import Ids, pad_left
 
 
 class Written(NamedTuple):
@@ -53,12 +52,12 @@ class TransformersEngine:
     def write(self, prompts: Sequence[Ids], sample: int) -> list[Written]:
         """One answer to every prompt, all in one batch."""
         steps = self._teacher.max_new_tokens
-        padded = self._tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt").to(self._model.device)
+        padded = pad_left(prompts, self._model.device, fill=self._tokenizer.pad_token_id)
         answers: list[Ids] = [[] for _ in prompts]
         found = decode(
             self._model,
-            padded["input_ids"],
-            padded["attention_mask"],
+            padded.ids_BT,
+            padded.mask_BT,
             steps,
             lambda answer_BS: have_ended(answer_BS, self._ends, self._tokenizer),
             self._choice(prompts, sample, steps),

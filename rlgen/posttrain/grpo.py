@@ -23,10 +23,13 @@ from rlgen.posttrain.trainer import common_arguments
 from rlgen.stage import derive_seed
 from rlgen.study.sections import GrpoArm
 from rlgen.study.stages import GrpoSettings
+from rlgen.token_sets import Ids, encode, encode_all
 
 
 class _Trainer(Remembering, GRPOTrainer):
-    pass
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[Ids], None, dict[str, Any]]:
+        """Encode the prompts as evaluation does: TRL's own encoding begins twice a prompt that is written with BOS."""
+        return encode_all(self.processing_class, prompts), None, {}
 
 
 def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path, monitors: Monitors = NO_MONITORS) -> None:
@@ -94,7 +97,7 @@ def _rows(
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
     found, longest = [], 0
     for row in read_problems(problems):
-        length = len(tokenizer(row["prompt"], verbose=False)["input_ids"])
+        length = len(encode(tokenizer, row["prompt"]))
         if most is not None and length + arm.max_completion_length > most:
             raise StudyError(
                 f"{problems}: problem `{row['id']}` has {length} tokens; with {arm.max_completion_length} of an answer "

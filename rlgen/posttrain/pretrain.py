@@ -15,6 +15,7 @@ from rlgen.posttrain.trainer import common_arguments, train
 from rlgen.stage import derive_seed, stage
 from rlgen.study.sections import PretrainedBase
 from rlgen.study.stages import PretrainSettings
+from rlgen.token_sets import encode_documents
 
 _DECAY = 0.6
 """Share of steps, the last ones, over which the learning rate falls."""
@@ -78,7 +79,7 @@ def _rows(base: PretrainedBase, seed: int, tokenizer: PreTrainedTokenizerBase) -
     early = islice(mixture(rng, base.first_think_rate, base.guess_accuracy), first)
     late = islice(mixture(rng, base.think_rate, base.guess_accuracy), base.steps * base.batch_size - first)
     texts = list(chain(early, late))
-    ids = tokenizer([text + tokenizer.eos_token for text in texts])["input_ids"]
+    ids = encode_documents(tokenizer, texts)
     prompts = [text.index("\nA ") + len("\nA ") + 1 for text in texts]  # one token a character, and the beginning token
     shape = (len(texts), max(map(len, ids)))
     input_ids, labels = np.full(shape, tokenizer.pad_token_id), np.full(shape, -100)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
@@ -20,6 +21,7 @@ from rlgen.posttrain.trainer import common_arguments
 from rlgen.stage import derive_seed
 from rlgen.study.sections import SftArm
 from rlgen.study.stages import SftSettings
+from rlgen.token_sets import encode_example, in_set
 
 
 class _Trainer(Remembering, SFTTrainer):
@@ -37,7 +39,7 @@ def sft(settings: SftSettings, base: Path, problems: Path, out: Path, monitors: 
     join(alone=arm.zero > 0)
     with stage_of_all("sft", settings, {"base": base, "problems": problems}, out) as work:
         tokenizer = load_tokenizer(base)
-        rows = _rows(problems, arm, tokenizer)
+        rows = sft_rows(problems, arm, tokenizer)
         steps = arm.steps(len(rows))
         arguments = SFTConfig(
             **common_arguments(work, seed, steps),
@@ -51,17 +53,20 @@ def sft(settings: SftSettings, base: Path, problems: Path, out: Path, monitors: 
         train_arm(work, arm, build, rows, tokenizer, base, problems)
 
 
-def _rows(problems: Path, arm: SftArm, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+def sft_rows(problems: Path, arm: SftArm, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Return each problem's token ids, and which of them are learnt, as TRL takes them: it encodes nothing itself."""
     found = []
     for row in read_problems(problems):
         if row["solution"] is None:
             raise StudyError(f"{problems}: problem `{row['id']}` has no solution; arm `{arm.name}` (sft) needs one")
-        length = len(tokenizer(row["prompt"] + row["solution"], verbose=False)["input_ids"]) + 1
+        tokens = encode_example(tokenizer, row["prompt"], row["solution"])
+        length = len(tokens.ids)
         if length > arm.max_length:
             raise StudyError(
                 f"{problems}: problem `{row['id']}` and its solution have {length} tokens, and arm `{arm.name}` takes "
                 f"{arm.max_length} (arms[{arm.name}].max_length); raise that, or have such problems left out for all "
                 "arms (problems.max_prompt_tokens, problems.max_solution_tokens)"
             )
-        found.append({"prompt": row["prompt"], "completion": row["solution"]})
+        learnt = in_set("answer", np.arange(length), len(tokens.prompt))
+        found.append({"input_ids": tokens.ids, "completion_mask": learnt.astype(int).tolist()})
     return found

@@ -18,10 +18,11 @@ from rlgen.data.jsonl import write_rows
 from rlgen.data.problems import CARD, DROPPED, PROBLEMS, read_problems
 from rlgen.errors import StudyError
 from rlgen.models import load_config, load_tokenizer, locate
-from rlgen.posttrain.engines import Engine, Ids, Written, load_engine
+from rlgen.posttrain.engines import Engine, Written, load_engine
 from rlgen.stage import Workspace, derive_seed, file_digest, stage, write_json
 from rlgen.study.sections import Teacher
 from rlgen.study.stages import TeacherSettings
+from rlgen.token_sets import Ids, encode, encode_chat
 
 log = logging.getLogger("rlgen")
 
@@ -115,7 +116,7 @@ class _Lesson:
             return UNFINISHED
         if not is_right(row["prompt"], written.text, row["answer"]):
             return WRONG
-        return TOO_LONG if limit and self._count and self._count(written.text, True) > limit else RIGHT
+        return TOO_LONG if limit and self._count and self._count(row["prompt"], written.text) > limit else RIGHT
 
 
 def _prompts(rows: Sequence[Row], teacher: Teacher, model: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Ids]:
@@ -127,10 +128,7 @@ def _prompts(rows: Sequence[Row], teacher: Teacher, model: Path, tokenizer: PreT
     found = {}
     for row in rows:
         text = teacher.prompt.format(problem=row.get("problem", row["prompt"]))
-        if teacher.chat:
-            asked = [{"role": "user", "content": text}]
-            text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        ids = list(tokenizer(text, add_special_tokens=not teacher.chat)["input_ids"])
+        ids = encode_chat(tokenizer, text) if teacher.chat else encode(tokenizer, text)
         if longest and len(ids) + teacher.max_new_tokens > longest:
             raise StudyError(
                 f"teacher.max_new_tokens: {teacher.max_new_tokens}, after {len(ids)} of problem `{row['id']}`, "

@@ -35,9 +35,6 @@ class Stand:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.made.append(self)
 
-    def tok_encode(self, string: str) -> list[int]:
-        return [ord(character) for character in string]
-
     def generate_until(self, requests: list[Any], disable_tqdm: bool) -> list[str]:
         self.asked += [request.args for request in requests]
         return [f"={request.args[1]['seed'] % 10}" for request in requests]

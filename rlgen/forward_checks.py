@@ -150,7 +150,7 @@ def cached_equals_plain(probe: Probe) -> str | None:
         inputs = cache_inputs(probe.model, cache, mask_BT[:, :end], end - start)
         places = torch.arange(start, end, device=mask_BT.device)[None]
         found.append(probe.model(input_ids=probe.tensor([ids[start:end]]), position_ids=places, **inputs).logits[0])
-    if error := probe.differ(torch.cat(found[1:] or found), probe.plain(ids)[-_STEPS:]):
+    if error := probe.differ(torch.cat(found[1:] or found), probe.plain(ids)[begin if length > 1 else 0 :]):
         return f"logits from a cache differ by {error:.1%} from those of a plain forward pass; {_wrong(probe)}"
     return None
 

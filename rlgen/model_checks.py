@@ -86,7 +86,9 @@ def named_model(
         StudyError: `name` is neither a folder nor can be a hub id.
     """
     path = Path(name).expanduser()
-    if not path.is_dir() and (path.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name in (".", "..")):
+    if not name or (
+        not path.is_dir() and (path.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name in (".", ".."))
+    ):
         raise StudyError(f"{name}: no such folder; name a model's folder or its id on the hub")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,14 @@ def _loading(where: Reference, failed: str) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    """An error's text in one line, without the list of all architectures that transformers knows."""
+    """An error's text in one line, without lists of all architectures, and with the options that rlgen has."""
     text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return (
+            "Python code that comes with it would have to be run; if you trust who made it, set `trust_remote_code: "
+            "true` in the study, or give `--trust-remote-code` on the command line"
+        )
+    text = re.split(r"\.? (?:Model type should|Should contain) (?:be )?one of", text)[0]
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -86,9 +86,8 @@ def named_model(
         StudyError: `name` is neither a folder nor can be a hub id.
     """
     path = Path(name).expanduser()
-    if not name or (
-        not path.is_dir() and (path.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name in (".", ".."))
-    ):
+    hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not path.exists()
+    if not name or not (path.is_dir() or hub_id):
         raise StudyError(f"{name}: no such folder; name a model's folder or its id on the hub")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,14 +201,32 @@ def save_model(
     folder: Path,
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write model and tokenizer in Hugging Face format, the same on every machine; `state` in place of its weights."""
-    model.save_pretrained(folder, state_dict=state)
+    """Write model and tokenizer in Hugging Face format, the same on every machine.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folder: Where to.
+        state: Weights to write in place of the model's own. They are left alone.
+    """
+    given = None if state is None else dict(state)  # transformers empties what it is given
+    model.save_pretrained(folder, state_dict=given)
     if state is not None:  # transformers writes down the precision of the model's own weights
+        floats = Counter(weight.dtype for weight in state.values() if weight.is_floating_point())
         config = json.loads((folder / "config.json").read_text())
-        config["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
+        config["dtype"] = str(floats.most_common(1)[0][0]).removeprefix("torch.")
+        if _untied(model, state):
+            config["tie_word_embeddings"] = False
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     tokenizer.init_kwargs.pop("local_files_only", None)  # says how it was loaded, which follows from the environment
     tokenizer.save_pretrained(folder)
+
+
+def _untied(model: PreTrainedModel, state: Mapping[str, Tensor]) -> bool:
+    """Whether weights that the architecture can tie are different ones, as after an adapter of the output layer."""
+    pairs = getattr(model, "_tied_weights_keys", None) or {}
+    pairs = pairs.items() if isinstance(pairs, Mapping) else ()
+    return any(a in state and b in state and not torch.equal(state[a], state[b]) for a, b in pairs)
 
 
 def device() -> torch.device:

@@ -191,6 +191,11 @@ UNLOADABLE: dict[str, tuple[Change, str]] = {
 }
 
 
+def load_everything(folder: Path) -> None:
+    for load in (load_config, load_model, load_tokenizer):
+        load(folder)
+
+
 @pytest.mark.parametrize("case", UNLOADABLE)
 def test_a_model_that_does_not_load_is_told_in_one_line(case: str, copied: Path, tmp_path: Path) -> None:
     change, message = UNLOADABLE[case]
@@ -200,8 +205,7 @@ def test_a_model_that_does_not_load_is_told_in_one_line(case: str, copied: Path,
     (fault,) = faults(result)
     assert re.search(message, fault), fault
     with pytest.raises(StudyError) as refused:
-        for load in (load_config, load_model, load_tokenizer):
-            load(copied)
+        load_everything(copied)
     assert str(refused.value).startswith(f"{copied}: ")
     assert "\n" not in str(refused.value)
     with pytest.raises(StudyError, match=re.escape(str(copied))):
@@ -238,12 +242,12 @@ def tie(folder: Path) -> None:
 WRONG: dict[str, tuple[Change, str]] = {
     "numbers that are not finite": (
         weights(set_nan),
-        rf"weights finite: NaN or infinite numbers in `lm_head.weight`, `{Q}`; train or convert",
+        rf"weights finite: NaN or infinite numbers in `{Q}`, `lm_head.weight`; train or convert",
     ),
     "zeros": (weights(zero), "logits finite: all tokens have the same logit"),
     "padding beyond the embedding": (
         lambda folder: add_token(folder, pad_token="[PAD]"),
-        r"tokens within the embedding: the tokenizer's pad token, '\[PAD\]', has id 47 and the model has embeddings of 47",
+        r"tokens within the embedding: the tokenizer's pad token, '\[PAD\]', has id 47 and the model has embeddings",
     ),
     "an end token beyond the embedding": (
         lambda folder: add_token(folder, eos_token="<end>"),

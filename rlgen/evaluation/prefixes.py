@@ -32,9 +32,9 @@ class Prefixes:
 
     @torch.no_grad()
     def of(self, ids_BT: Tensor, mask_BT: Tensor) -> Cache:
-        """The cache after all but the last of the tokens, which are padded on the left, as if just computed.
+        """Return the cache after all but the last of the tokens, which are padded on the left, as if just computed.
 
-        Rows that are the same are computed once.
+        Rows that are the same are computed once. What is done with the cache does not alter what is kept.
         """
         key = hashlib.sha256(ids_BT.cpu().numpy().tobytes() + mask_BT.cpu().numpy().tobytes()).digest()
         if key not in self._kept:

@@ -63,7 +63,7 @@ def test_a_model_must_keep_documents_apart_if_the_corpus_does(tmp_path: Path) ->
     rows.write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n')
     settings["problems"] = {"sources": [{"source": "jsonl", "path": str(rows), "solution": None}]}
     settings["teacher"] = {"path": "owner/model"}
-    settings["base"] = {"method": "existing", "path": "owner/base"}
+    settings["arms"].append({"name": "dpo", "method": "existing", "path": "owner/dpo"})
     study = tmp_path / "study.yaml"
     for apart in (True, False):
         settings["corpus"] = settings["corpus"] | {"separate_documents": apart}
@@ -73,4 +73,4 @@ def test_a_model_must_keep_documents_apart_if_the_corpus_does(tmp_path: Path) ->
             line.split()[-4]: line for line in said.splitlines() if line.startswith("Shell command: rlgen adopt")
         }
         found = {path.rsplit("/", 1)[1]: "--separate-documents" in line for path, line in adopted.items()}
-        assert found == {"base": apart, "teacher": False}
+        assert found == {"dpo": apart, "teacher": False}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,13 @@ from transformers import (
 )
 
 from rlgen.errors import StudyError
+from rlgen.weights import MODEL_JSON, TOKENIZER_JSON, file_faults, json_faults, load_faults
 
 REFERENCE = "reference.json"
 """In an adopted model's folder: a `Reference`."""
+
+_LONGEST = 400
+"""Characters that are told of a library's error."""
 
 ResidualEdit = Callable[[Tensor], Tensor]
 """From the residual stream after a block, [batch, position, d], to what takes its place."""
@@ -50,32 +56,95 @@ class Reference:
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
 
 
-def locate(path: Path) -> Reference:
-    """What a study's model folder stands for: itself, or what it refers to."""
+class ModelFaults(StudyError):
+    """What is wrong with a model's files."""
+
+    def __init__(self, path: str, faults: list[str]) -> None:
+        super().__init__(f"{path}: {'; '.join(faults)}")
+        self.faults = faults
+        """One line for each fault, without the path."""
+
+
+def locate(path: Path | Reference) -> Reference:
+    """Return what a study's model folder stands for: itself, or what it refers to."""
+    if isinstance(path, Reference):
+        return path
     reference = path / REFERENCE
-    return Reference(**json.loads(reference.read_text())) if reference.is_file() else Reference(str(path))
-
-
-def load_config(path: Path) -> PreTrainedConfig:
-    """A model's configuration. Raises StudyError if there is none at `path`."""
-    where = locate(path)
+    if not reference.is_file():
+        return Reference(str(path))
     try:
+        return Reference(**json.loads(reference.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StudyError(f"{reference}: no reference to a model ({error}); adopt the model again") from None
+
+
+def load_config(path: Path | Reference) -> PreTrainedConfig:
+    """Load a model's configuration. Raises StudyError if there is none at `path`, or it cannot be read."""
+    where = locate(path)
+    with _loading(where, "no model configuration can be loaded from there"):
+        _refuse(where, json_faults(Path(where.path), MODEL_JSON))
         return AutoConfig.from_pretrained(where.path, **where.arguments)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{where.path}: no model configuration can be loaded from there: {error}") from None
 
 
-def load_model(path: Path, dtype: str = "auto") -> PreTrainedModel:
-    """Load a causal LM for inference, on the GPU if there is one. Raises StudyError if there is none at `path`."""
+def load_model(path: Path | Reference, dtype: str = "auto") -> PreTrainedModel:
+    """Load a causal LM for inference, on the GPU if there is one.
+
+    Args:
+        path: A folder in Hugging Face format, a study's model, or a reference to one of these or to the hub.
+        dtype: The precision of the weights; `auto` is that in which they were saved.
+
+    Returns:
+        The model, in which every weight came from its files.
+
+    Raises:
+        StudyError: There is no causal LM, a file is damaged, or a tensor is missing, of another shape than the
+            configuration says, or has no place in the model. It names the folder, the file and the tensor.
+    """
     where = locate(path)
     safe = None if where.allow_pickle else True
-    try:
+    with _loading(where, "no causal LM can be loaded from there"):
         # a folder, so that what loads a model again by its name (TRL's reference, vLLM) loads these very files
         folder = _folder(where)
-        model = AutoModelForCausalLM.from_pretrained(folder, **where.arguments, dtype=dtype, use_safetensors=safe)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{where.path}: no causal LM can be loaded from there: {error}") from None
+        _refuse(where, file_faults(Path(folder), where.allow_pickle))
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            **where.arguments,
+            dtype=dtype,
+            use_safetensors=safe,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `load_faults` names them
+        )
+    _refuse(where, load_faults(model, info))
     return model.to(device()).eval()
+
+
+@contextlib.contextmanager
+def _loading(where: Reference, failed: str) -> Iterator[None]:
+    """Turn whatever a library raises of a model's files into a StudyError that names the folder."""
+    try:
+        yield
+    except (StudyError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # files of a model can be wrong in every way, and libraries check few of them
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        raise StudyError(f"{where.path}: {failed}: {kind}{_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    """An error's text in one line, without lists of all architectures, and with the options that rlgen has."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return (
+            "Python code that comes with it would have to be run; if you trust who made it, set `trust_remote_code: "
+            "true` in the study, or give `--trust-remote-code` on the command line"
+        )
+    text = re.split(r"\.? (?:Model type should|Should contain) (?:be )?one of", text)[0]
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _refuse(where: Reference, faults: list[str]) -> None:
+    if faults:
+        raise ModelFaults(where.path, faults)
 
 
 def _folder(where: Reference) -> str:
@@ -89,16 +158,20 @@ def _folder(where: Reference) -> str:
     return snapshot_download(where.path, revision=where.revision, allow_patterns=wanted)
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: Path | Reference) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer, padding on the left; a missing pad token becomes the end token.
 
-    Raises StudyError if there is none at `path`, or it has neither token.
+    Raises StudyError if there is none at `path`, its files are damaged, or it has neither token.
     """
     where = locate(path)
-    try:
+    with _loading(where, "no tokenizer can be loaded from there"):
+        _refuse(where, json_faults(Path(where.path), TOKENIZER_JSON))
         tokenizer = AutoTokenizer.from_pretrained(where.path, **where.arguments)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{where.path}: no tokenizer can be loaded from there: {error}") from None
+    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
+        raise StudyError(
+            f"{where.path}: its tokenizer knows no tokens but special ones; copy the tokenizer's files "
+            "(tokenizer.json, or vocab.json and merges.txt, or tokenizer.model) from where the model was made"
+        )
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise StudyError(
@@ -128,11 +201,22 @@ def save_model(
     folder: Path,
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write model and tokenizer in Hugging Face format, the same on every machine; `state` in place of its weights."""
-    model.save_pretrained(folder, state_dict=state)
+    """Write model and tokenizer in Hugging Face format, the same on every machine.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folder: Where to.
+        state: Weights to write in place of the model's own. They are left alone.
+    """
+    given = None if state is None else dict(state)  # transformers empties what it is given
+    model.save_pretrained(folder, state_dict=given)
     if state is not None:  # transformers writes down the precision of the model's own weights
+        floats = Counter(weight.dtype for weight in state.values() if weight.is_floating_point())
         config = json.loads((folder / "config.json").read_text())
-        config["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
+        config["dtype"] = str(floats.most_common(1)[0][0]).removeprefix("torch.")
+        if _untied(model, state):
+            config["tie_word_embeddings"] = False
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     tokenizer.init_kwargs.pop("local_files_only", None)  # says how it was loaded, which follows from the environment
     tokenizer.save_pretrained(folder)
@@ -146,21 +230,34 @@ def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     return int(resolve_max_length(model.config, tokenizer, default=HFLM._DEFAULT_MAX_LENGTH))
 
 
+def _untied(model: PreTrainedModel, state: Mapping[str, Tensor]) -> bool:
+    """Whether weights that the architecture can tie are different ones, as after an adapter of the output layer."""
+    pairs = getattr(model, "_tied_weights_keys", None) or {}
+    pairs = pairs.items() if isinstance(pairs, Mapping) else ()
+    return any(a in state and b in state and not torch.equal(state[a], state[b]) for a, b in pairs)
+
+
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """The model's decoder blocks: its longest list of modules that are all of one kind."""
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len({type(b) for b in m}) == 1]
-    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    """Return the model's decoder blocks: its longest list of modules that are all of one kind.
+
+    A hybrid model has blocks of several kinds: then it is the first list that has as many as the configuration says.
+    Raises StudyError if there is no such list.
+    """
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    config = getattr(model, "config", None)
+    depth = getattr(config.get_text_config() if config else None, "num_hidden_layers", None)
     fitting = [m for m in lists if depth is None or len(m) == depth]
-    if not fitting:
+    alike = [m for m in fitting if len({type(b) for b in m}) == 1]
+    if not alike and (depth is None or not fitting):
         raise StudyError(
             f"{type(model).__name__}: no list of {depth} decoder blocks found; the architecture is not known"
         )
-    return max(fitting, key=len)
+    return max(alike, key=len) if alike else fitting[0]
 
 
 def block(model: nn.Module, layer: int) -> nn.Module:

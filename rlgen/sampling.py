@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlgen.caches import cache_inputs, keep_rows, new_cache
 
 
 class Watcher(Protocol):
@@ -52,7 +54,7 @@ def decode(
     ended: Callable[[Tensor], Tensor],
     choice: Choice,
     watcher: Watcher | None = None,
-    start: DynamicCache | None = None,
+    start: Cache | None = None,
     first: Callable[[Tensor], None] | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """New tokens of prompts that are padded on the left, step by step: (step, the rows that go on, their tokens).
@@ -61,7 +63,7 @@ def decode(
     prompts without their last tokens, if they have been read already. `first` is told the scores of the first new
     tokens, [batch, vocabulary].
     """
-    cache = DynamicCache(config=model.config) if start is None else start
+    cache = new_cache(model) if start is None else start
     rows = torch.arange(len(ids_BT), device=ids_BT.device)
     prompt = ids_BT.shape[1]
     fed, place = ids_BT, (mask_BT.cumsum(1) - 1).clamp(min=0)
@@ -72,11 +74,9 @@ def decode(
     for step in range(steps):
         logits_BV = model(
             input_ids=fed,
-            attention_mask=mask_BT,
             position_ids=place,
-            past_key_values=cache,
-            use_cache=True,
             logits_to_keep=1,
+            **cache_inputs(model, cache, mask_BT, fed.shape[1]),
         ).logits[:, -1]
         if first is not None and step == 0:
             first(logits_BV)
@@ -90,7 +90,7 @@ def decode(
             break
         if not going.all():
             kept = going.nonzero()[:, 0]
-            cache.batch_select_indices(kept)
+            keep_rows(cache, kept)
             rows, ids_BT, mask_BT = rows[kept], ids_BT[kept], mask_BT[kept]
         fed, place = ids_BT[:, -1:], mask_BT.sum(1, keepdim=True) - 1
         if watcher:

@@ -14,6 +14,7 @@ import typer
 
 from rlgen.cli.cluster import PASSED_ON, plan, status, submit
 from rlgen.cli.inspection import config_app, store_app
+from rlgen.cli.model import model_app
 from rlgen.cli.stages import app
 from rlgen.errors import StudyError
 from rlgen.masking import Masking, crash, masked
@@ -21,6 +22,7 @@ from rlgen.stage import AlreadyMade
 
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
+app.add_typer(model_app, name="model")
 app.command(context_settings=PASSED_ON)(plan)
 app.command()(status)
 app.command()(submit)

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from rlgen.cli.options import In, Ins, MaybeIn, MaybeIns, MonitorFolder, Out, Processes, Services, SettingsJson
+from rlgen.cli.options import (
+    In,
+    Ins,
+    MaybeIn,
+    MaybeIns,
+    MonitorFolder,
+    Out,
+    Processes,
+    Separate,
+    Services,
+    SettingsJson,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,12 +75,17 @@ def pretrain(settings: SettingsJson, out: Out) -> None:
 
 
 @app.command()
-def adopt(settings: SettingsJson, out: Out, base: MaybeIn = None) -> None:
-    """Take an existing model into the study, by reference."""
+def adopt(
+    settings: SettingsJson,
+    out: Out,
+    base: MaybeIn = None,
+    separate_documents: Separate = False,
+) -> None:
+    """Check an existing model and take it into the study, by reference."""
     from rlgen.posttrain.adopt import adopt
     from rlgen.study.stages import AdoptSettings, parse_settings
 
-    adopt(parse_settings(AdoptSettings, settings), out=out, base=base)
+    adopt(parse_settings(AdoptSettings, settings), out=out, base=base, separate_documents=separate_documents)
 
 
 @app.command()

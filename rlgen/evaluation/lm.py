@@ -22,6 +22,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlgen.caches import cache_inputs, is_recurrent
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.evaluation.prefixes import Prefixes
 from rlgen.sampling import Choice, decode, end_tokens, have_ended, uniforms
@@ -72,6 +73,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
         """Whether prompts but for their last tokens are read once for many runs: an edit must leave them alone."""
         self.decided: Decided | None = None
         """Who is told the scores of the tokens that follow on prompts."""
+        self._continues = not is_recurrent(model)  # not every recurrent block can read several tokens on
         self._end_tokens = end_tokens(model, tokenizer)
         self._encoded: dict[str, Ids] = {}
         self._choices: dict[tuple[str, str], Tokens] = {}
@@ -148,7 +150,7 @@ class LiveLM(HFLM):  # type: ignore[misc]
         found: list[tuple[float, bool]],
     ) -> None:
         """One batch of rows: (context length, input ids) and its continuations by request."""
-        places = self._places_shared(batch) if self.shares_prefixes else self._places(batch)
+        places = self._places_shared(batch) if self.shares_prefixes and self._continues else self._places(batch)
         for ((context, ids), wanted), scores_TV in zip(batch, places, strict=True):
             if self.decided:
                 self.decided([prompt_key(ids[:context])], scores_TV[:1])
@@ -180,10 +182,8 @@ class LiveLM(HFLM):  # type: ignore[misc]
         self.positions.continuations(ids_BT, mask_BT, longest)
         logits_BTV = self.model(
             input_ids=ids_BT[:, longest - 1 :],
-            attention_mask=mask_BT,
             position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0)[:, longest - 1 :],
-            past_key_values=cache,
-            use_cache=True,
+            **cache_inputs(self.model, cache, mask_BT, ids_BT.shape[1] - longest + 1),
         ).logits
         self.positions.end()
         for ((context, ids), _), logits_TV in zip(batch, logits_BTV, strict=True):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
+from rlgen.caches import is_recurrent, keep_rows, new_cache
 from rlgen.crosscoder.model import Crosscoder
 from rlgen.evaluation.lm import prompt_key
 from rlgen.evaluation.positions import TokenPositions
@@ -146,7 +147,8 @@ class Donor:
 
     def __init__(self, model: PreTrainedModel, layer: int, positions: TokenPositions) -> None:
         self.model, self.layer, self.positions = model, layer, positions
-        self._cache = DynamicCache(config=model.config)
+        self._cache: Cache = new_cache(model)
+        self._recurrent = is_recurrent(model)
         self._seen_BT = torch.empty(0, 0, dtype=torch.long)
         self._prompts: dict[bytes, Tensor] = {}
         """What was read at the ends of prompts: the same under every condition."""
@@ -179,6 +181,8 @@ class Donor:
             if key not in self._prompts:
                 self._prompts[key] = residuals(self.model, [self.layer], **inputs)[:, -now:, 0]
             return self._prompts[key]
+        if self._recurrent:  # blocks after the layer are not run, and a cache would keep nothing of them
+            return residuals(self.model, [self.layer], **inputs)[:, -now:, 0]
         seen = self._catch_up(ids_BT, now)
         acts_BTD = residuals(
             self.model,
@@ -198,9 +202,9 @@ class Donor:
             rows = surviving(self._seen_BT.tolist(), ids_BT[:, :seen].tolist())
             if rows is not None:
                 if len(rows) < len(self._seen_BT):
-                    self._cache.batch_select_indices(torch.tensor(rows, device=ids_BT.device))
+                    keep_rows(self._cache, torch.tensor(rows, device=ids_BT.device))
                 return seen
-        self._cache = DynamicCache(config=self.model.config)
+        self._cache = new_cache(self.model)
         return 0
 
 

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedConfig
 
 from rlgen.errors import StudyError
+from rlgen.model_checks import refuse_faults
 from rlgen.models import REFERENCE, Reference, load_config, load_tokenizer, locate, vocabulary_difference
 from rlgen.stage import Workspace, stage, write_json
 from rlgen.study.sections import Existing, ExistingArm
 from rlgen.study.stages import AdoptSettings
 
+log = logging.getLogger("rlgen")
+
 _MATCHING = {"model_type": "architecture", "hidden_size": "width", "num_hidden_layers": "number of blocks"}
 
 
-def adopt(settings: AdoptSettings, out: Path, base: Path | None = None) -> None:
-    """Write reference.json for the model, and for each of an arm's earlier checkpoints.
+def adopt(settings: AdoptSettings, out: Path, base: Path | None = None, separate_documents: bool = False) -> None:
+    """Check a model and write reference.json for it, and for each of an arm's earlier checkpoints.
 
     A folder's path becomes absolute, and its content is known by its digest; a hub id by its commit: what every later
-    stage loads is what was there now, whatever its branch is moved to. Raises StudyError if the model's
-    configuration or tokenizer cannot be loaded, its weights are pickled and the study does not allow that, or, of an
-    arm, architecture, width, blocks or tokenizer are not those of `base`.
+    stage loads is what was there now, whatever its branch is moved to.
+
+    Args:
+        settings: Which model, and what it may do.
+        out: The artifact.
+        base: The study's base, if the model is an arm.
+        separate_documents: Whether the corpus keeps the documents of a row apart, so that a model that cannot is
+            refused. It changes nothing in the artifact.
+
+    Raises:
+        StudyError: The model's configuration or tokenizer cannot be loaded, its weights are pickled and the study does
+            not allow that, `rlgen.model_checks` finds a fault in it or in a checkpoint, or, of an arm, architecture,
+            width, blocks or tokenizer are not those of the base.
     """
     model = settings.model
     inputs = {path: Path(path) for path in model.folders} | ({"the study's base": base} if base else {})
@@ -41,6 +55,9 @@ def adopt(settings: AdoptSettings, out: Path, base: Path | None = None) -> None:
             origin = _Loaded.of(base)
             for found in loaded:
                 _check_match(found, origin)
+        for folder in {locate(folder): folder for folder in folders}.values():
+            for note in refuse_faults(folder, separate_documents):
+                log.warning("%s: %s", locate(folder).path, note)
 
 
 def _refer(model: Existing, path: str, revision: str | None, work: Workspace, folder: Path) -> None:
@@ -51,11 +68,6 @@ def _refer(model: Existing, path: str, revision: str | None, work: Workspace, fo
     load_config(folder)
     if digest is None:
         write_json(folder / REFERENCE, asdict(replace(found, revision=_commit(path, revision))))
-    elif not (model.allow_pickle or list(Path(path).glob("*.safetensors"))):
-        raise StudyError(
-            f"{path}: no weights in safetensors there, and unpickling others can run any code; convert them, or set "
-            "the model's `allow_pickle: true` if you trust who made them"
-        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from peft import LoraConfig
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from rlgen.errors import StudyError
 from rlgen.study.sections import Lora
@@ -24,7 +25,15 @@ def lora_config(lora: Lora | None, model: nn.Module) -> LoraConfig | None:
             raise StudyError(
                 f"lora.targets: the model has no linear module `{target}`; use of {', '.join(sorted(known))}"
             )
+    if not lora.targets and (name := next((n for n, m in model.named_modules() if isinstance(m, Conv1D)), None)):
+        raise StudyError(
+            f"lora: `{name}` of {type(model).__name__} stores its weights transposed, which adapters cannot be merged "
+            "into; leave `lora` out"
+        )
     targets: Any = lora.targets or "all-linear"
+    if not lora.targets and any(parameter.ndim == 3 for parameter in model.parameters()):
+        # PEFT would also adapt the parameters of experts, which are no linear modules and cannot be merged by `merged`
+        targets = sorted(known - {"lm_head"})
     return LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )

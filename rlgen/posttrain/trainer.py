@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,14 +136,27 @@ class _Saver:
             state = merged(state if state is not None else model.state_dict(), self.lora)
             model = model.get_base_model()
         if self.dtype not in (None, model.dtype) or state is not None:
-            state = cast(state if state is not None else model.state_dict(), self.dtype or model.dtype)
+            exact = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+            state = cast(state if state is not None else model.state_dict(), self.dtype or model.dtype, exact)
         save_model(model, self.tokenizer, folder, state)
 
 
-def cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights in a precision; tied ones stay tied."""
-    found: dict[int, Tensor] = {}
-    return {name: found.setdefault(weight.data_ptr(), weight.to(dtype)) for name, weight in state.items()}
+def cast(state: Mapping[str, Tensor], dtype: torch.dtype, exact: Collection[str] = ()) -> dict[str, Tensor]:
+    """Return weights in a precision. Tied ones stay tied.
+
+    Args:
+        state: Tensors by name.
+        dtype: The precision to write floating-point numbers in; other tensors stay as they are.
+        exact: Parts of names of tensors that the architecture keeps in float32, and that stay as they are.
+    """
+    found: dict[Any, Tensor] = {}
+    for name, weight in state.items():
+        stays = not weight.is_floating_point() or any(f".{part}." in f".{name}." for part in exact)
+        place = (weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, stays) if weight.numel() else name
+        if place not in found:
+            found[place] = weight if stays else weight.to(dtype)
+        found[name] = found[place]
+    return {name: found[name] for name in state}
 
 
 class _Checkpoints(TrainerCallback):

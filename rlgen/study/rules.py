@@ -86,6 +86,10 @@ class Rules:
         """Pattern of the fits whose features are localised."""
         return _pattern(list(self._study.localised))
 
+    def documents(self, model: str) -> str:
+        """Return the option by which `adopt` refuses a model that cannot keep the documents of a row apart."""
+        return "--separate-documents" if self._study.corpus.separate_documents and model != TEACHER else ""
+
     @property
     def pretrained(self) -> bool:
         """Whether the base is made here."""

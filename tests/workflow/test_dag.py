@@ -54,3 +54,23 @@ def test_another_study_is_not_merged_with_the_default(tmp_path: Path) -> None:
     del settings["nulls"]
     study.write_text(yaml.safe_dump(settings))
     assert "perturb" not in jobs(tmp_path, study)
+
+
+def test_a_model_must_keep_documents_apart_if_the_corpus_does(tmp_path: Path) -> None:
+    """A teacher reads no corpus."""
+    settings = tiny_settings()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n')
+    settings["problems"] = {"sources": [{"source": "jsonl", "path": str(rows), "solution": None}]}
+    settings["teacher"] = {"path": "owner/model"}
+    settings["arms"].append({"name": "dpo", "method": "existing", "path": "owner/dpo"})
+    study = tmp_path / "study.yaml"
+    for apart in (True, False):
+        settings["corpus"] = settings["corpus"] | {"separate_documents": apart}
+        study.write_text(yaml.safe_dump(settings))
+        said = snakemake(tmp_path, study, "--dry-run", "--printshellcmds")
+        adopted = {
+            line.split()[-4]: line for line in said.splitlines() if line.startswith("Shell command: rlgen adopt")
+        }
+        found = {path.rsplit("/", 1)[1]: "--separate-documents" in line for path, line in adopted.items()}
+        assert found == {"dpo": apart, "teacher": False}

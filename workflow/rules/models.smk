@@ -36,8 +36,9 @@ rule adopt:
     threads: rules_of.threads("adopt")
     resources:
         **rules_of.resources("adopt"),
+        documents=lambda w: rules_of.documents(w.model),  # a resource, as another answer reruns nothing
     shell:
-        "rlgen adopt --settings {params.settings:q} {params.base} --out {output:q} > {log:q} 2>&1"
+        "rlgen adopt --settings {params.settings:q} {params.base} {resources.documents} --out {output:q} > {log:q} 2>&1"
 
 
 if study.teacher:

@@ -16,13 +16,16 @@ from rlgen.data.miniature import vocabulary
 from rlgen.errors import StudyError
 from rlgen.posttrain.memory import Shape, shape_of
 from rlgen.study import BASE, Study
-from rlgen.study.sections import Edit, PretrainedBase, TrainedArm
+from rlgen.study.sections import Edit, ExistingArm, PretrainedBase, TrainedArm
 from rlgen.study.study import TEACHER
 
 TOKENISED = 2e-6
 """Seconds a token of text takes to be read, tokenised and packed."""
 PROBLEM = 2e-3
 """Seconds a problem takes to be read, filtered and compared with the evaluations."""
+
+CHECKS, CHECKED = 40, 1000
+"""Forward passes by which a model is checked when it is adopted, and tokens that they read."""
 
 
 class Costs:
@@ -34,6 +37,7 @@ class Costs:
         self._sizes = Sizes(study, share)
         self._rules: dict[str, Callable[[Job, Machine], Work]] = {
             "pretrain": self._pretrain,
+            "adopt": self._adopt,
             "problems": lambda job, on: Work(seconds=PROBLEM * self._sizes.problems),
             "teacher": self._teacher,
             "sft": self._arm,
@@ -103,6 +107,18 @@ class Costs:
     def _pretrain(self, job: Job, on: Machine) -> Work:
         assert isinstance(self._study.base, PretrainedBase)
         return training.pretrain(self._study.base, self._base(on))
+
+    def _adopt(self, job: Job, on: Machine) -> Work:
+        """Reading the weights of a model and of its checkpoints twice, for their digest and to check them."""
+        name, study = job.wildcards["model"], self._study
+        if name == TEACHER and study.teacher:
+            of = Language(self._shape(f"{TEACHER}.path", study.teacher.path), on)
+        else:
+            of = self._base(on)
+        arm = study.existing(name)
+        count = 1 + (len(arm.checkpoints) if isinstance(arm, ExistingArm) else 0)
+        checked = of.read(CHECKED, CHECKED / 2, logits=CHECKED, passes=CHECKS)
+        return (checked + Work(read=2 * of.weights)).times(count)
 
     def _teacher(self, job: Job, on: Machine) -> Work:
         teacher = self._study.teacher

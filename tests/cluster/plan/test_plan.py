@@ -59,6 +59,15 @@ def test_reinforcement_learning_is_what_costs_most(of_4b: dict[str, Any]) -> Non
     assert of_4b["total"]["critical_seconds"] <= of_4b["total"]["wall_seconds"]
 
 
+def test_adopting_reads_the_weights_to_check_them(of_4b: dict[str, Any]) -> None:
+    """Twice: of the base of 4 billion weights and the teacher of 32 billion, 2 bytes each, at 1 GB/s."""
+    adopt = rule(of_4b, "adopt")
+    assert adopt["jobs"] == 2
+    assert 2 * 2 * 36 < adopt["seconds"] < 2 * 2 * 36 + 300
+    assert adopt["gpus"] == 1
+    assert adopt["memory"] == pytest.approx(2 * 32.8e9, rel=0.02)
+
+
 def test_fewer_draws_cost_less(tmp_path: Path) -> None:
     hours = []
     for draws in (20, 200):

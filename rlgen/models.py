@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlgen.adapter_folder import is_adapter
 from rlgen.errors import StudyError
 
 REFERENCE = "reference.json"
@@ -72,6 +73,11 @@ def load_model(path: Path, dtype: str = "auto") -> PreTrainedModel:
     try:
         # a folder, so that what loads a model again by its name (TRL's reference, vLLM) loads these very files
         folder = _folder(where)
+        if is_adapter(Path(folder)):  # transformers would load the base that its configuration names
+            raise StudyError(
+                f"{where.path}: holds a PEFT adapter (adapter_config.json), which is no model of its own; give it as "
+                "the `path` of an arm, or merge it into its base and give the folder of the merged model"
+            )
         model = AutoModelForCausalLM.from_pretrained(folder, **where.arguments, dtype=dtype, use_safetensors=safe)
     except (OSError, ValueError) as error:
         raise StudyError(f"{where.path}: no causal LM can be loaded from there: {error}") from None

@@ -65,7 +65,7 @@ def pretrain(settings: SettingsJson, out: Out) -> None:
 
 @app.command()
 def adopt(settings: SettingsJson, out: Out, base: MaybeIn = None) -> None:
-    """Take an existing model into the study, by reference."""
+    """Take an existing model into the study: by reference, or, a PEFT adapter, merged into the base."""
     from rlgen.posttrain.adopt import adopt
     from rlgen.study.stages import AdoptSettings, parse_settings
 

@@ -36,6 +36,7 @@ class Costs:
             "pretrain": self._pretrain,
             "problems": lambda job, on: Work(seconds=PROBLEM * self._sizes.problems),
             "teacher": self._teacher,
+            "adopt": self._adopt,
             "sft": self._arm,
             "grpo": self._arm,
             "perturb": lambda job, on: Work(read=2 * self._kept, written=self._kept),
@@ -109,6 +110,12 @@ class Costs:
         assert teacher is not None
         of = Language(self._shape(f"{TEACHER}.path", teacher.path), on)
         return training.teach(of, self._sizes, job.gpus, teacher.batch_size, teacher.engine)
+
+    def _adopt(self, job: Job, on: Machine) -> Work:
+        """A model is referred to, which takes nothing; an adapter becomes a whole model."""
+        found = self._study.existing(job.wildcards["model"])
+        merged = len(found.adapters) if found else 0
+        return Work(read=2 * merged * self._kept, written=merged * self._kept, scratch=self._kept if merged else 0.0)
 
     def _arm(self, job: Job, on: Machine) -> Work:
         arm = self._study.arm(job.wildcards["arm"])

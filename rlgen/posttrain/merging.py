@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import re
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModelForCausalLM, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -27,7 +29,10 @@ _PREPARATIONS = ("eva_config", "corda_config", "lora_ga_config", "loftq_config",
 """Settings of an adapter's start, which its weights replace; some name files that PEFT would unpickle."""
 OTHER_BASE = "give the base that the adapter was trained on as the study's base, or a whole copy of the adapter"
 """The remedy if an adapter and the base do not fit."""
-_FAULTS = (AttributeError, IndexError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError)
+_FAULTS = (
+    *(AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(SafetensorError, pickle.UnpicklingError, re.error),
+)
 """What PEFT raises when an adapter and a model do not fit."""
 _NAME = "default"
 
@@ -90,7 +95,7 @@ def _load(model: PeftModelForCausalLM, adapter: Adapter) -> None:
     PEFT says nothing of missing and surplus tensors. So the model's are NaN before, and none may be NaN afterwards.
     """
     for name, tensor in _read_weights(adapter).items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise StudyError(f"{adapter.path}: tensor {name} has values that are not finite numbers; {OTHER_BASE}")
     with torch.no_grad():
         for tensor in get_peft_model_state_dict(model, save_embedding_layers=False).values():

@@ -114,8 +114,10 @@ class Costs:
     def _adopt(self, job: Job, on: Machine) -> Work:
         """A model is referred to, which takes nothing; an adapter becomes a whole model."""
         found = self._study.existing(job.wildcards["model"])
-        merged = len(found.adapters) if found else 0
-        return Work(read=2 * merged * self._kept, written=merged * self._kept, scratch=self._kept if merged else 0.0)
+        if not (found and found.adapters):
+            return Work()
+        bytes_of_all = len(found.adapters) * self._kept
+        return Work(read=2 * bytes_of_all, written=bytes_of_all)
 
     def _arm(self, job: Job, on: Machine) -> Work:
         arm = self._study.arm(job.wildcards["arm"])

@@ -96,10 +96,7 @@ def _merge(adapter: Adapter, base: Path, made: Path) -> dict[str, Any]:
     _compare_names(adapter, config, base)
     network = load_model(base)
     tokenizer = _tokenizer(adapter, base, network)
-    if getattr(network.config, "quantization_config", None):
-        raise StudyError(
-            f"{adapter.path}: the base is quantized, so nothing can be merged into it; use its full weights"
-        )
+    _refuse_base(adapter, network)
     dtype, dtypes = network.dtype, {name: tensor.dtype for name, tensor in network.state_dict().items()}
     network.float()
     ids = _sequences(network, config)
@@ -144,6 +141,18 @@ def _compare_names(adapter: Adapter, config: dict[str, Any], base: Path) -> None
     named, here = config.get("base_model_name_or_path"), locate(base).path
     if named and named != here and Path(str(named)).resolve() != Path(here).resolve():
         log.warning("%s: was trained on %s, and is merged into the study's base, %s", adapter.path, named, here)
+
+
+def _refuse_base(adapter: Adapter, network: PreTrainedModel) -> None:
+    """Raise StudyError if nothing can be merged into the base, or a merged copy of it could not be loaded."""
+    if getattr(network.config, "quantization_config", None):
+        raise StudyError(
+            f"{adapter.path}: the base is quantized, so nothing can be merged into it; give it unquantized"
+        )
+    if type(network).__module__.startswith("transformers_modules"):
+        raise StudyError(
+            f"{adapter.path}: the base runs Python code of its own, which a merged copy lacks; {MERGE_YOURSELF}"
+        )
 
 
 def _tokenizer(adapter: Adapter, base: Path, network: PreTrainedModel) -> PreTrainedTokenizerBase:

@@ -1,5 +1,6 @@
 """Adapters that cannot be merged are refused, and nothing that an adapter names is loaded or run."""
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -212,3 +213,19 @@ def test_a_resized_embedding_is_refused(base: Path, tmp_path: Path) -> None:
     folder = make_adapter(tmp_path / "larger", tmp_path / "adapter", lora_of(modules_to_save=["embed_tokens"]))
     with pytest.raises(StudyError, match=r"embed_tokens\S* is \[\d+, 32\] in the file and \[\d+, 32\] in the model"):
         taken(folder, base, tmp_path / "arm")
+
+
+def test_a_base_that_cannot_be_merged_into_is_refused(base: Path, lora: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "code"))
+    (folder / "modeling_own.py").write_text(
+        "from transformers import Qwen3Config, Qwen3ForCausalLM\n"
+        "class OwnConfig(Qwen3Config):\n    model_type = 'own'\n"
+        "class OwnModel(Qwen3ForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((base / "config.json").read_text()) | {"model_type": "own"}
+    config["auto_map"] = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    trusted = ExistingBase(method="existing", path=str(folder), trust_remote_code=True)
+    adopt(AdoptSettings(model=trusted), out=tmp_path / "base")
+    with pytest.raises(StudyError, match="the base runs Python code of its own"):
+        taken(lora, tmp_path / "base", tmp_path / "arm")

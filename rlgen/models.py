@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlgen.adapter_folder import is_adapter
 from rlgen.errors import StudyError
 from rlgen.weights import MODEL_JSON, TOKENIZER_JSON, file_faults, json_faults, load_faults
 
@@ -105,6 +106,11 @@ def load_model(path: Path | Reference, dtype: str = "auto") -> PreTrainedModel:
     with _loading(where, "no causal LM can be loaded from there"):
         # a folder, so that what loads a model again by its name (TRL's reference, vLLM) loads these very files
         folder = _folder(where)
+        if is_adapter(Path(folder)):  # transformers would load the base that its configuration names
+            raise StudyError(
+                f"{where.path}: holds a PEFT adapter (adapter_config.json), which is no model of its own; give it as "
+                "the `path` of an arm, or merge it into its base and give the folder of the merged model"
+            )
         _refuse(where, file_faults(Path(folder), where.allow_pickle))
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -81,7 +81,7 @@ def adopt(
     base: MaybeIn = None,
     separate_documents: Separate = False,
 ) -> None:
-    """Check an existing model and take it into the study, by reference."""
+    """Check an existing model and take it into the study: by reference, or, a PEFT adapter, merged into the base."""
     from rlgen.posttrain.adopt import adopt
     from rlgen.study.stages import AdoptSettings, parse_settings
 

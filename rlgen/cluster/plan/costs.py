@@ -40,6 +40,7 @@ class Costs:
             "adopt": self._adopt,
             "problems": lambda job, on: Work(seconds=PROBLEM * self._sizes.problems),
             "teacher": self._teacher,
+            "adopt": self._adopt,
             "sft": self._arm,
             "grpo": self._arm,
             "perturb": lambda job, on: Work(read=2 * self._kept, written=self._kept),
@@ -125,6 +126,14 @@ class Costs:
         assert teacher is not None
         of = Language(self._shape(f"{TEACHER}.path", teacher.path), on)
         return training.teach(of, self._sizes, job.gpus, teacher.batch_size, teacher.engine)
+
+    def _adopt(self, job: Job, on: Machine) -> Work:
+        """A model is referred to, which takes nothing; an adapter becomes a whole model."""
+        found = self._study.existing(job.wildcards["model"])
+        if not (found and found.adapters):
+            return Work()
+        bytes_of_all = len(found.adapters) * self._kept
+        return Work(read=2 * bytes_of_all, written=bytes_of_all)
 
     def _arm(self, job: Job, on: Machine) -> Work:
         arm = self._study.arm(job.wildcards["arm"])

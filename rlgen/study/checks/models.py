@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlgen.adapter_folder import adapter_fault, is_adapter
 from rlgen.study.checks.finding import Finding
 from rlgen.study.sections import ExistingArm, ExistingBase, GrpoArm, PretrainedBase, SftArm, TrainedArm
 from rlgen.study.study import BASE, TEACHER, Study
@@ -32,18 +33,31 @@ def _names(study: Study) -> Iterator[Finding]:
 
 
 def _paths(study: Study) -> Iterator[Finding]:
-    models = [("base.path", study.base.path)] if isinstance(study.base, ExistingBase) else []
+    models: list[tuple[str, str, ExistingArm | None]] = []
+    models += [("base.path", study.base.path, None)] if isinstance(study.base, ExistingBase) else []
     for i, arm in enumerate(study.arms):
         if isinstance(arm, ExistingArm):
-            models.append((f"arms[{i}].path", arm.path))
-            models += [(f"arms[{i}].checkpoints[{j}]", path) for j, path in enumerate(arm.checkpoints)]
-    models += [("teacher.path", study.teacher.path)] if study.teacher else []
-    for key, text in models:
-        looks_local = text.startswith((".", "/")) or text.partition("@")[0].count("/") != 1
-        if looks_local and not (Path(text) / "config.json").is_file():
-            yield Finding(
-                key, f"no model there: {text}", "give a folder that holds config.json, or a hub id `owner/name`"
-            )
+            models.append((f"arms[{i}].path", arm.path, arm))
+            models += [(f"arms[{i}].checkpoints[{j}]", path, arm) for j, path in enumerate(arm.checkpoints)]
+    models += [("teacher.path", study.teacher.path, None)] if study.teacher else []
+    for key, text, given in models:
+        looks_local = text.startswith((".", "/")) or text.partition("@")[0].count("/") != 1 or Path(text).is_dir()
+        if not looks_local:
+            continue
+        if is_adapter(Path(text)):
+            yield from _adapter(key, text, given)
+        elif not (Path(text) / "config.json").is_file():
+            kinds = "config.json, or adapter_config.json (a PEFT adapter)" if given else "config.json"
+            yield Finding(key, f"no model there: {text}", f"give a folder that holds {kinds}, or a hub id `owner/name`")
+
+
+def _adapter(key: str, text: str, arm: ExistingArm | None) -> Iterator[Finding]:
+    """Whether a folder with a PEFT adapter can be an arm."""
+    if arm is None:
+        problem = f"{text} is a PEFT adapter (it holds adapter_config.json), and only arms may be adapters"
+        yield Finding(key, problem, "merge it into its base, and give the folder of the merged model")
+    elif fault := adapter_fault(Path(text), arm.allow_pickle):
+        yield Finding(key, f"{text}: {fault.problem}", fault.remedy)
 
 
 def _width(study: Study) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from rlgen.adapter_folder import is_adapter
 from rlgen.study.sections.common import Fraction, HubPath, Section
 from rlgen.study.sections.training import Arm, GrpoArm, SftArm
 
@@ -57,6 +58,11 @@ class AnyModel(Section):
         return [path for path in self._paths if Path(path).is_dir()]
 
     @property
+    def adapters(self) -> list[str]:
+        """Those of its folders that hold a PEFT adapter."""
+        return [path for path in self.folders if is_adapter(Path(path))]
+
+    @property
     def _paths(self) -> list[str]:
         return [self.path]
 
@@ -75,7 +81,7 @@ Base = Annotated[PretrainedBase | ExistingBase, Field(discriminator="method")]
 
 
 class ExistingArm(Existing, Arm):
-    """A post-trained model that exists already."""
+    """A post-trained model that exists already, or a PEFT adapter (LoRA) of the base, which is merged into it."""
 
     checkpoints: list[HubPath] = []
     """Its earlier checkpoints, oldest first, the finished arm left out: folders, or hub ids, `owner/model@revision`."""

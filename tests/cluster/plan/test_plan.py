@@ -17,6 +17,7 @@ from rlgen.cluster.plan.estimate import Plan
 from rlgen.cluster.plan.text import lines
 from rlgen.cluster.plan.work import CPU, machine_of
 from rlgen.errors import StudyError
+from rlgen.study import parse_study
 from tests.cluster.made_up import ROOT, dag, job
 
 PROFILE = ["--profile", str(ROOT / "profiles/local")]
@@ -137,6 +138,18 @@ def test_a_job_longer_than_it_may_be_and_one_too_large_for_its_gpu_are_told() ->
     found = Plan(dag([long, requeued, large]), replace(machine_of("H100"), memory=1e6))
     found.seconds.update({0: 120.0, 1: 120.0})
     assert [warning.partition(":")[0] for warning in found.warnings] == ["resources.diagnose.runtime", "track"]
+
+
+def test_an_adapter_takes_the_disk_of_a_whole_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (tmp_path / "adapter_model.bin").touch()
+    settings = yaml.safe_load((ROOT / "config.yaml").read_text())
+    adapter = {"method": "existing", "path": str(tmp_path), "checkpoints": [str(tmp_path)], "allow_pickle": True}
+    settings["arms"] += [{"name": "lora", **adapter}, {"name": "whole", "method": "existing", "path": "owner/model"}]
+    jobs = [job("adopt", wildcards={"model": name}) for name in ("lora", "whole")]
+    jobs.append(job("perturb"))
+    written = [Plan(Dag(parse_study(settings), [each]), CPU).rules[0].written for each in jobs]
+    assert written == [2 * written[2], 0, written[2]]
 
 
 def test_several_nodes_are_counted(tmp_path: Path) -> None:

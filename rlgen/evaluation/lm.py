@@ -1,7 +1,7 @@
 """lm-evaluation-harness's model interface over a model in memory, for edits of the live model.
 
 It differs from the harness's own HFLM in two things. Every forward pass announces its token sets (`TokenPositions`).
-And answers are sampled by `rlgen.sampling`: what shares the batch does not matter.
+And answers are sampled by `rlgen.sampling`: in float32, what shares the batch matters as little as rounding does.
 """
 
 from __future__ import annotations
@@ -77,6 +77,26 @@ class LiveLM(HFLM):  # type: ignore[misc]
         """Begin a run: its answers follow from the seed."""
         self._seed = seed
         self._occurrences: Counter[bytes] = Counter()
+
+    @property
+    def precision(self) -> str:
+        """The coarsest precision of the model's weights, as in `bfloat16`."""
+        kinds = {weight.dtype for weight in self.model.parameters() if weight.is_floating_point()}
+        return str(min(kinds, key=lambda kind: (kind.itemsize, str(kind)))).removeprefix("torch.")
+
+    @property
+    def sequences(self) -> int | None:
+        """Sequences per batch at most."""
+        return int(self.batch_size)
+
+    @contextlib.contextmanager
+    def in_batches_of(self, size: int) -> Iterator[None]:
+        """While the block lasts, batches have `size` sequences at most."""
+        usual, self.batch_size_per_gpu = self.batch_size_per_gpu, size
+        try:
+            yield
+        finally:
+            self.batch_size_per_gpu = usual
 
     # ------------------------------------------------------------------------------- log-likelihood
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlgen.report.verdicts import FEWEST_DRAWS, LEVEL, tally
+from rlgen.report.judging import FEWEST_DRAWS, LEVEL
+from rlgen.report.verdicts import tally
 
 Block = Mapping[str, Any]
 

@@ -41,7 +41,7 @@ def batch_dependence(runner: Runner, answers: Mapping[str, pd.DataFrame], seeds:
         differs; `right_changed`, those that are right in one batch only; `batch_size`, by task, of the second answers.
     """
     chosen = _sample(answers)
-    found = {"dtype": runner.precision, "compared": 0, "different": 0, "right_changed": 0}
+    found: dict[str, Any] = {"dtype": runner.precision, "compared": 0, "different": 0, "right_changed": 0}
     sizes = {}
     for task, first in chosen.items():
         sizes[task] = _size(len(first), runner.max_new_tokens(task), runner.batch_size)

@@ -92,7 +92,8 @@ class LiveLM(HFLM):  # type: ignore[misc]
     @contextlib.contextmanager
     def in_batches_of(self, size: int) -> Iterator[None]:
         """While the block lasts, batches have `size` sequences at most."""
-        usual, self.batch_size_per_gpu = self.batch_size_per_gpu, size
+        usual = int(self.batch_size)
+        self.batch_size_per_gpu = size
         try:
             yield
         finally:

@@ -27,7 +27,8 @@ def zero_gradients(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     zero = [float(row[GRADIENT]) == 0.0 for row in known]
     first = next((place for place, none in enumerate(zero) if not none), len(zero))
     nothing = bool(zero) and first >= min(FIRST, len(zero))
-    found = {"steps": len(zero), "zero": sum(zero), "first_zero": first, "nothing_at_first": nothing}
+    found: dict[str, Any] = {"steps": len(zero), "zero": sum(zero)}
+    found |= {"first_zero": first, "nothing_at_first": nothing}
     for column in (REWARD, SPREAD):
         values = [float(row[column]) for row in known[:first] if row.get(column) is not None]
         values = [value for value in values if value == value]  # a step may have too few rewards to have a spread

@@ -1,4 +1,4 @@
-"""Whether an arm's gradient was anything but zero: one whose gradient is zero learns nothing, and its loss looks fine."""
+"""Whether an arm has a gradient at all: where it is exactly zero nothing is learnt, and the loss looks fine."""
 
 from __future__ import annotations
 

@@ -119,8 +119,8 @@ def _values(name: str, found: Any, columns: dict[str, Any]) -> Rewards:
         place, value, problem = wrong[0]
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise StudyError(
-            f"{where}: for completion {place + 1} of {wanted}{more} it returned {_shown(value)}, which {problem}; return "
-            "a finite number, or None where the reward cannot judge a completion"
+            f"{where}: for completion {place + 1} of {wanted}{more} it returned {_shown(value)}, which {problem}; "
+            "return a finite number, or None where the reward cannot judge a completion"
         )
     return numbers
 

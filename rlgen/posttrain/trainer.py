@@ -182,9 +182,10 @@ class _Checkpoints(TrainerCallback):
         for key in ("loss", "grad_norm"):
             value = float((logs or {}).get(key, 0.0))
             if not math.isfinite(value):
+                no_tokens = ", or see whether a batch has no token to learn from" if state.global_step == 1 else ""
                 raise StudyError(
                     f"{self._work.name}: {key} is {value} at step {state.global_step}; the last good state is kept in "
-                    f"{self._work.scratch}; lower the learning rate ({self._section}.lr)"
+                    f"{self._work.scratch}; lower the learning rate ({self._section}.lr){no_tokens}"
                 )
         if rank() == 0 and "grad_norm" in (logs or {}) and state.global_step == min(FIRST, state.max_steps):
             found = zero_gradients(_steps(state.log_history))

@@ -24,9 +24,7 @@ def compare(paths: Layout, fits: Sequence[str], numbers: Sequence[Mapping[str, A
     ]
 
 
-def compare_localised(
-    paths: Layout, fits: Mapping[str, Mapping[str, Any]], edit: str | None
-) -> list[dict[str, Any]]:
+def compare_localised(paths: Layout, fits: Mapping[str, Mapping[str, Any]], edit: str | None) -> list[dict[str, Any]]:
     """One row for each fit whose features were localised, from its numbers: what the recipe changes of NRN's tail, of
     dead features and seed stability, and what the localised features then do (`edit`, transfer tasks; None: no edit was
     made with all of them)."""

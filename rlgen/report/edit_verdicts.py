@@ -80,7 +80,7 @@ def _unmeasured(block: Block) -> str | None:
 
 
 def _beyond(block: Block) -> bool | None:
-    """Return whether an effect, or a likeness, is beyond its matched sets; None if there are too few of them to tell."""
+    """Return whether an effect, or a likeness, is beyond its matched sets; None if they are too few to tell."""
     matched = block.get("matched_random")
     if not matched or matched["draws"] < FEWEST_DRAWS:
         return None

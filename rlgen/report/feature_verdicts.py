@@ -61,7 +61,7 @@ def more_specific(summary: Block, pairs: Pairs) -> Verdict | None:
     doubt = "no feature is specific to either" if not more + fewer else None
     if more != fewer and p >= LEVEL:
         doubt = "so small a difference may be chance"
-    found = make(
+    return make(
         f"{sft} has more features of its own than {rl}",
         decided(more > fewer and p < LEVEL and noise is None, fewer > more and p < LEVEL),
         more - fewer,
@@ -70,7 +70,6 @@ def more_specific(summary: Block, pairs: Pairs) -> Verdict | None:
         joined(f"{more} against {fewer}, sign test p = {p:.2g}", doubt, noise if more > fewer else None),
         p=p,
     )
-    return found
 
 
 def _held_against_noise(summary: Block, pair: tuple[str, Block] | None) -> tuple[str | None, str]:

@@ -22,9 +22,7 @@ METHODS = {"sft": "SFT", "grpo": "RL"}
 """The two ways of training that the paper compares, as sentences call them."""
 
 
-def make(
-    claim: str, verdict: str, statistic: float | None, control: str, n: int, because: str, **rest: Any
-) -> Verdict:
+def make(claim: str, verdict: str, statistic: float | None, control: str, n: int, because: str, **rest: Any) -> Verdict:
     """Return a verdict as the summary holds it; `rest` takes the place of the defaults."""
     found = {"claim": claim, "verdict": verdict, "statistic": statistic, "control": control, "n": n, "because": because}
     return {**found, "unit": "features", "low": None, "high": None, "p": None, **rest}

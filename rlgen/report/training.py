@@ -28,7 +28,8 @@ _POINTS = 200
 def training(paths: Layout, arms: Mapping[str, str]) -> dict[str, Any]:
     """By arm that was trained here: {steps, problems, gradient, curves: {column: {steps, values}}}.
 
-    `gradient` says in how many steps the gradient was exactly zero (`zero_gradients`); None if the curves lack it. Raises StudyError if two arms were not trained on the same problems in the same order.
+    `gradient` says in how many steps the gradient was exactly zero (`zero_gradients`); None if the curves lack it.
+    Raises StudyError if two arms were not trained on the same problems in the same order.
     """
     found: dict[str, Any] = {}
     for arm in arms:
@@ -59,7 +60,7 @@ def _gradient(table: pd.DataFrame) -> dict[str, Any] | None:
         return None
     columns = [column for column in (GRADIENT, REWARD, SPREAD) if column in table]
     rows = table.sort_values("step")[columns].astype(object).where(lambda values: values.notna(), None)
-    return zero_gradients(rows.to_dict("records"))
+    return zero_gradients([{str(key): value for key, value in row.items()} for row in rows.to_dict("records")])
 
 
 def _curve(table: pd.DataFrame, column: str) -> dict[str, list[float]]:

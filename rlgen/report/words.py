@@ -92,12 +92,12 @@ def zero_steps(summary: Mapping[str, Any]) -> list[str]:
 def precision(summary: Mapping[str, Any]) -> str:
     """Say in what precision the models ran, and how many of their answers depend on what shares their batch."""
     by_kind: dict[str, list[str]] = {}
-    for model, kind in summary["precision"].items():
-        by_kind.setdefault(kind, []).append(model)
+    for model in (model for model in summary["models"] if model in summary["precision"]):
+        by_kind.setdefault(summary["precision"][model], []).append(model)
     if not by_kind:
         return ""
     ran = f"The models ran in {listed([f'{kind} ({listed(names)})' for kind, names in by_kind.items()])}."
-    measured = summary["batch_dependence"]
+    measured = {model: of for model in summary["models"] if (of := summary["batch_dependence"].get(model))}
     if not measured:
         return ran
     kinds = listed(list(dict.fromkeys(found["dtype"] for found in measured.values())))
@@ -162,8 +162,9 @@ def _learnt(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     values = [(model, means[model]["train_domain"]) for model in summary["models"]]
     if all(found is not None for _, found in values):
         shown = listed([f"{model} {share(found['value'])}% {interval(found)}" for model, found in values])
-        yield f"{groups(summary)['train_domain'].capitalize()} tasks", (
-            f"On {listed(tasks)} the models answer right: {shown}."
+        yield (
+            f"{groups(summary)['train_domain'].capitalize()} tasks",
+            (f"On {listed(tasks)} the models answer right: {shown}."),
         )
 
 

@@ -38,9 +38,7 @@ def long_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("task")
     rows = ({"id": f"i{n}", "question": "ab c" * (n % 9) + f"{n}.", "answer": "1"} for n in range(40))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = JsonlTask(
-        name="long", source="jsonl", path=folder / "rows.jsonl", format="generate", prompt="q {question}"
-    )
+    task = JsonlTask(name="long", source="jsonl", path=folder / "rows.jsonl", format="generate", prompt="q {question}")
     make_task(TaskSettings(task=task, evaluation=LONG), out=folder / "long")
     return folder / "long"
 
@@ -131,7 +129,11 @@ def test_what_was_measured_is_not_measured_again(
 
 
 def test_the_sample_is_spread_over_tasks_and_items_and_takes_no_prompt_twice() -> None:
-    rows = [{"item": f"i{n}", "sample": s, "prompt": f"p{n % 90}", "log_likelihoods": None} for n in range(100) for s in (0, 1)]
+    rows = [
+        {"item": f"i{n}", "sample": s, "prompt": f"p{n % 90}", "log_likelihoods": None}
+        for n in range(100)
+        for s in (0, 1)
+    ]
     frame = pd.DataFrame(rows)
     found = _sample({"a": frame, "b": frame[frame["item"].isin(["i0", "i1", "i99"])], "c": frame})
     assert [len(rows) for rows in found.values()] == [11, 3, 10]

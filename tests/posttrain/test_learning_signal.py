@@ -152,14 +152,14 @@ def test_a_value_is_refused_at_its_step(tiny: Path, problems: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 2, 3])
-def test_two_processes_are_warned_of_and_refused_alike(
-    zero: int, tiny: Path, problems: Path, tmp_path: Path
-) -> None:
+def test_two_processes_are_warned_of_and_refused_alike(zero: int, tiny: Path, problems: Path, tmp_path: Path) -> None:
     here = partial(train, tiny=tiny, problems=problems, zero=zero)
     assert run(partial(here, "constant"), tmp_path / "constant", ranks=2)
     found = read_manifest(tmp_path / "constant")["gradient"]
     assert (found["steps"], found["zero"], found["nothing_at_first"]) == (12, 12, True)
-    with pytest.raises(AssertionError, match=r"fails_on_second_rank`, step 1: raised ZeroDivisionError.*process 1 of 2"):
+    with pytest.raises(
+        AssertionError, match=r"fails_on_second_rank`, step 1: raised ZeroDivisionError.*process 1 of 2"
+    ):
         run(partial(here, "fails_on_second_rank"), tmp_path / "fails", ranks=2)
     if zero == 0:
         assert run(partial(here, "silent_on_second_rank"), tmp_path / "half", ranks=2)

@@ -285,5 +285,5 @@ def test_a_module_that_cannot_be_imported_is_named(
 
 @pytest.mark.parametrize("name", [".x:y", "..rewards:f"])
 def test_a_relative_module_is_refused(name: str) -> None:
-    with pytest.raises(StudyError, match="package.module:function"):
+    with pytest.raises(StudyError, match=r"package\.module:function"):
         load_reward(name)

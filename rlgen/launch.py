@@ -96,6 +96,19 @@ def agree(value: T) -> T:
     return found[0]
 
 
+def gather(value: T) -> list[T]:
+    """Return every process' value, in the order of their ranks; alone, or before the processes have joined, one."""
+    if world_size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return [value]
+    found: list[T] = [value] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def wait() -> None:
     """Until all processes are here."""
     if world_size() > 1:

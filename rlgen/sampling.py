@@ -1,8 +1,10 @@
-"""Sampling answers of a causal LM, the same whatever shares the batch: what evaluation and the teacher share.
+"""Sampling answers of a causal LM, for the evaluation and the teacher.
 
-A row draws one uniform number for each (seed, prompt, sample, step), so that an answer does not depend on its
-neighbours in the batch, and two conditions with the same seed share their random numbers. Rows that have ended leave
-the batch, which saves most of the time when answers are of very different lengths.
+A row draws one uniform number for each (seed, prompt, sample, step). So its random numbers do not depend on its
+neighbours in the batch, and two conditions with the same seed share theirs. The model's numbers do depend on the batch,
+in their last bits: in float32 that changes next to no answer, in bfloat16 and float16 it changes many. How many is
+measured (`rlgen.evaluation.batching`). Rows that have ended leave the batch, which saves most of the time when answers
+are of very different lengths.
 """
 
 from __future__ import annotations

@@ -63,6 +63,8 @@ class Workspace:
         self.scratch.mkdir(exist_ok=True)
         self.digest: str | None = None
         """Content digest of the artifact, if the stage has a cheaper one than hashing every file."""
+        self.facts: dict[str, Any] = {}
+        """What the manifest says of the artifact beside what it says of all; not part of the digest."""
         self._before = elapsed
         self._start = time.monotonic()
 
@@ -152,6 +154,7 @@ def stage(name: str, settings: StageSettings, inputs: Mapping[str, Path], out: P
         "device": _device(),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+    manifest |= work.facts
     manifest["digest"] = work.digest or content_digest(partial)
     write_json(work.scratch / MANIFEST, manifest)  # a half-written one must not enter the digest
     (work.scratch / MANIFEST).replace(partial / MANIFEST)

@@ -1,4 +1,4 @@
-"""Sampling: the distribution it follows, and that it does not depend on what shares the batch."""
+"""Sampling: the distribution it follows, and that in float32 it does not depend on what shares the batch."""
 
 from pathlib import Path
 

@@ -57,7 +57,7 @@ def task(settings: SettingsJson, out: Out) -> None:
 
 
 @app.command()
-def corpus(settings: SettingsJson, base: In, problems: In, out: Out) -> None:
+def corpus(settings: SettingsJson, base: In, out: Out, problems: MaybeIn = None) -> None:
     """The token ids on which every model's activations are taken."""
     from rlgen.data.corpus import make_corpus
     from rlgen.study.stages import CorpusSettings, parse_settings

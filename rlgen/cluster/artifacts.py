@@ -85,15 +85,16 @@ class _Artifacts:
         for task in study.task_names:
             settings = stages.TaskSettings.of(study, task)
             yield self._made("task", paths.task(task), settings, self.rules.task_files(task), [task])
-        of_problems = stages.ProblemsSettings.of(study)
         base = [paths.model(BASE)]
-        inputs: list[str | Path] = [*self.rules.problem_files, *map(paths.task, study.decontaminated)]
-        inputs += base if of_problems.problems.limited else []
-        yield self._made("problems", paths.problems, of_problems, inputs)
+        if study.problems.sources:
+            of_problems = stages.ProblemsSettings.of(study)
+            inputs: list[str | Path] = [*self.rules.problem_files, *map(paths.task, study.decontaminated)]
+            inputs += base if of_problems.problems.limited else []
+            yield self._made("problems", paths.problems, of_problems, inputs)
         if study.teacher:
             inputs = [paths.model(TEACHER), paths.problems, *(base if study.problems.max_solution_tokens else [])]
             yield self._made("teacher", paths.solutions, stages.TeacherSettings.of(study), inputs)
-        inputs = [*self.rules.corpus_files, *base, paths.training]
+        inputs = [*self.rules.corpus_files, *base, *([paths.training] if study.problems.sources else [])]
         yield self._made("corpus", paths.corpus, stages.CorpusSettings.of(study), inputs)
 
     def _arms(self) -> Iterator[Artifact]:

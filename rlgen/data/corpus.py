@@ -34,17 +34,17 @@ _SAVE_EVERY = 20.0
 """Seconds between positions; at most so much work is lost."""
 
 
-def make_corpus(settings: CorpusSettings, base: Path, problems: Path, out: Path) -> None:
+def make_corpus(settings: CorpusSettings, base: Path, problems: Path | None, out: Path) -> None:
     """Write tokens.npy and documents.npy (int32), mask.npy (bool), all [rows, row_length], corpus.json and the
     tokenizer's vocabulary.json.
 
     A document is its text, encoded as the base is given a prompt (with the tokenizer's beginning token where it adds
     one), and the end token. A problem and its solution have the ids on which supervised fine-tuning trains.
     `documents` numbers them from 0 (padding: -1); `mask` is False for beginning tokens and padding, which are
-    left out of everything. The sources' shares of the documents' tokens follow their weights. Raises StudyError
-    if a source is empty, or the corpus is smaller than one row.
+    left out of everything. The sources' shares of the documents' tokens follow their weights. Raises StudyError if a
+    source is empty, or is of problems and there are no `problems`, or if the corpus is smaller than one row.
     """
-    inputs = {"base": base, "problems": problems}
+    inputs = {"base": base} | ({"problems": problems} if problems else {})
     sources = settings.corpus.sources
     inputs |= {f"source {i}": s.path for i, s in enumerate(sources) if isinstance(s, JsonlText)}
     inputs |= {f"source {i}": Path(s.path) for i, s in enumerate(sources) if isinstance(s, HubText) and s.local}

@@ -31,8 +31,11 @@ Document = str | tuple[str, str]
 """A text, or a prompt and its solution, which are encoded as a training example is."""
 
 
-def texts(settings: CorpusSettings, index: int, problems: Path, revision: str | None) -> Iterator[Document]:
-    """A source's documents, without end; `revision` is the commit of one on the hub."""
+def texts(settings: CorpusSettings, index: int, problems: Path | None, revision: str | None) -> Iterator[Document]:
+    """A source's documents, without end; `revision` is the commit of one on the hub.
+
+    Raises StudyError if the source is of problems and there are none, or has no text.
+    """
     source: Text = settings.corpus.sources[index]
     key = f"corpus.sources.{index}"
     if isinstance(source, MiniatureText):
@@ -46,6 +49,8 @@ def texts(settings: CorpusSettings, index: int, problems: Path, revision: str | 
         return _again(lambda: (row.text(name) for row in read_rows(path)), f"{key}.path: {path}")
     if isinstance(source, HubText):
         return _again(lambda: _streamed(source, revision, key), f"{key}.path: {source.path}")
+    if problems is None:
+        raise StudyError(f"{key}: `problems` is the text of training problems, and there are none; take another source")
     return _again(lambda: _solved(problems), f"{key}: the problems with a solution")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 from collections import Counter
@@ -23,6 +24,17 @@ class Engine(Protocol):
     @property
     def max_length(self) -> int:
         """Longest sequence, prompt and answer, in tokens."""
+
+    @property
+    def precision(self) -> str:
+        """The model's precision, as in `bfloat16`; `unknown` if the engine does not tell it."""
+
+    @property
+    def sequences(self) -> int | None:
+        """Sequences per batch at most; None if the engine decides."""
+
+    def in_batches_of(self, size: int) -> contextlib.AbstractContextManager[None]:
+        """While the block lasts, batches have `size` sequences at most, if the engine can be told."""
 
     def start(self, seed: int) -> None:
         """Begin a run."""
@@ -65,6 +77,23 @@ class VllmEngine:
     def max_length(self) -> int:
         """Longest sequence, prompt and answer, in tokens."""
         return int(self._lm.max_length)
+
+    @property
+    def precision(self) -> str:
+        """The model's precision, as in `bfloat16`; `unknown` if this release of vLLM does not tell it."""
+        try:
+            return str(self._lm.model.llm_engine.model_config.dtype).removeprefix("torch.")
+        except AttributeError:
+            return "unknown"
+
+    @property
+    def sequences(self) -> int | None:
+        """None: vLLM decides what shares a batch."""
+        return None
+
+    def in_batches_of(self, size: int) -> contextlib.AbstractContextManager[None]:
+        """Change nothing: fewer requests share other batches by themselves."""
+        return contextlib.nullcontext()
 
     def start(self, seed: int) -> None:
         """Begin a run: its answers follow from the seed."""

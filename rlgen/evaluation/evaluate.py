@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlgen.data.tasks import TASK_JSON, read_items
+from rlgen.evaluation.batching import EXACT, batch_dependence
 from rlgen.evaluation.scoring import accuracy
 from rlgen.stage import Workspace, atomic_path, derive_seed, stage, write_json
 from rlgen.study.stages import EvaluateSettings
@@ -25,6 +27,10 @@ log = logging.getLogger("rlgen")
 ITEMS_PARQUET = "items.parquet"
 """One row a sample: model, task, item, sample, right, answer (as read), gold, response, prompt, of a multiple choice
 log_likelihoods and right_norm, and of a free answer response_ids (see `harness.COLUMNS`)."""
+BATCH_JSON = "batch_dependence.json"
+"""Only where the model runs in bfloat16, float16 or less: `batching.batch_dependence`. The manifest holds it, too."""
+_PRECISION = "precision.json"
+"""In the scratch folder: what precision the model runs in."""
 ACCURACY_JSON = "accuracy.json"
 """By task {value, n, low, high}, a 95% interval over n items; of a multiple choice also `chance`, and `acc_norm`, such
 a block again, where the harness reports it."""
@@ -47,17 +53,18 @@ hour's work at 1,000 tokens a second."""
 def evaluate(settings: EvaluateSettings, model: Path, tasks: Sequence[Path], out: Path) -> None:
     """Answer every task, one after the other. A unit is a task, or a part of one with long answers (`_units`).
 
-    Every model answers with the same random numbers, so that differences between models are paired. Raises
-    StudyError if the model cannot be loaded or is too short for the answers.
+    Every model answers with the same random numbers, so that differences between models are paired. The manifest says
+    in what `precision` the model ran, and, if that is less than float32, how many answers of a sample differ in other
+    batches (`batch_dependence`). Raises StudyError if the model cannot be loaded or is too short for the answers.
     """
     about = {folder: json.loads((folder / TASK_JSON).read_text()) for folder in tasks}
     inputs = {"model": model, **{f"task {found['name']}": folder for folder, found in about.items()}}
     with stage("evaluate", settings, inputs, out) as work:
         units = [unit for folder, found in about.items() for unit in _units(folder, found, settings, work)]
-        missing = [unit for unit in units if not unit.file.exists()]
-        if missing:
-            _answer(settings, model, missing, work)
+        answering = _Answering(settings, model, list(about), work)
+        answering.answer([unit for unit in units if not unit.file.exists()])
         frames = {found["name"]: _read([u for u in units if u.folder == folder]) for folder, found in about.items()}
+        work.facts |= answering.precision(frames)
         _write(pd.concat(frames.values(), ignore_index=True), work.folder / ITEMS_PARQUET)
         found = {name: _accuracy(frame) for name, frame in frames.items()}
         write_json(work.folder / ACCURACY_JSON, found)
@@ -81,7 +88,8 @@ def _units(folder: Path, about: Mapping[str, Any], settings: EvaluateSettings, w
     """A task's units: so many items that they generate `UNIT_TOKENS` at most; all of them of a multiple choice.
 
     Items with the same prompt are in one unit, that of the first: an answer's random numbers follow from how often its
-    prompt has been asked in a run, so that they would be the same in two. The answers are those of one unit.
+    prompt has been asked in a run, so that they would be the same in two. The answers are those of one unit, but for
+    what other batches change (`rlgen.evaluation.batching`).
     """
     task, samples = about["name"], about.get("samples", settings.evaluation.samples)
     size = max(1, UNIT_TOKENS // (samples * about["max_new_tokens"])) if about["format"] == "generate" else None
@@ -97,17 +105,44 @@ def _units(folder: Path, about: Mapping[str, Any], settings: EvaluateSettings, w
     return [_Unit(folder, task, samples, part, work.scratch / name) for part, name in zip(parts, names, strict=True)]
 
 
-def _answer(settings: EvaluateSettings, model: Path, missing: Sequence[_Unit], work: Workspace) -> None:
-    """Run the units whose answers are not there yet."""
-    runner = _runner(settings, model, list(dict.fromkeys(unit.folder for unit in missing)))
-    progress = work.progress(sum(len(unit.items) for unit in missing), "items")
-    for unit in missing:
-        seed = derive_seed(settings.seed, "evaluate", unit.task)
-        items = sorted(unit.items, key=unit.items.__getitem__)
-        frame = runner.run([unit.task], {unit.task: items}, samples=unit.samples, seed=seed)
-        with atomic_path(unit.file) as temporary:
-            _write(frame.assign(model=model.name), temporary)
-        progress.add(len(items), note=unit.task)
+class _Answering:
+    """A model that answers units, loaded when it is first needed."""
+
+    def __init__(self, settings: EvaluateSettings, model: Path, tasks: Sequence[Path], work: Workspace) -> None:
+        self._settings, self._model, self._tasks, self._work = settings, model, tasks, work
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return _runner(self._settings, self._model, self._tasks)
+
+    def _seed(self, task: str) -> int:
+        return derive_seed(self._settings.seed, "evaluate", task)
+
+    def answer(self, missing: Sequence[_Unit]) -> None:
+        """Run the units whose answers are not there yet."""
+        note = self._work.scratch / _PRECISION
+        if not note.exists():
+            write_json(note, self._runner.precision)
+        progress = self._work.progress(sum(len(unit.items) for unit in missing), "items")
+        for unit in missing:
+            items = sorted(unit.items, key=unit.items.__getitem__)
+            seed = self._seed(unit.task)
+            frame = self._runner.run([unit.task], {unit.task: items}, samples=unit.samples, seed=seed)
+            with atomic_path(unit.file) as temporary:
+                _write(frame.assign(model=self._model.name), temporary)
+            progress.add(len(items), note=unit.task)
+
+    def precision(self, frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+        """Return the model's precision, and what it makes of answers in other batches; measured once."""
+        precision = json.loads((self._work.scratch / _PRECISION).read_text())
+        if precision in EXACT:
+            return {"precision": precision}
+        file = self._work.folder / BATCH_JSON
+        if not file.exists():
+            write_json(file, batch_dependence(self._runner, frames, {task: self._seed(task) for task in frames}))
+        found = json.loads(file.read_text())
+        log.info("in %s, %d of %d answers differ in other batches", precision, found["different"], found["compared"])
+        return {"precision": precision, "batch_dependence": found}
 
 
 def _read(units: Sequence[_Unit]) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -71,6 +72,24 @@ class Runner:
         """Names of the tasks, in the order given."""
         return list(self._tasks)
 
+    @property
+    def precision(self) -> str:
+        """The model's precision, as in `bfloat16`."""
+        return self._lm.precision
+
+    @property
+    def batch_size(self) -> int | None:
+        """Sequences per batch at most; None if the engine decides."""
+        return self._lm.sequences
+
+    def in_batches_of(self, size: int) -> AbstractContextManager[None]:
+        """While the block lasts, batches have `size` sequences at most, if the engine can be told."""
+        return self._lm.in_batches_of(size)
+
+    def max_new_tokens(self, task: str) -> int:
+        """Tokens of a task's longest answer; 0 of a multiple choice, whose answers are not generated."""
+        return 0 if self._tasks[task].multiple_choice else self._tasks[task].max_new_tokens
+
     def items(self, task: str) -> list[str]:
         """A task's item ids, in the file's order."""
         return list(self._tasks[task].rows)
@@ -90,7 +109,8 @@ class Runner:
 
         Rows come in the order of tasks, items and samples asked for. Multiple choice is answered by log-likelihood
         and has one sample, whatever `samples` says. Answers follow from the seed, the prompt and the sample's
-        number: two conditions with the same seed share their random numbers.
+        number: two conditions with the same seed share their random numbers. In float32 they do not depend on the batch
+        but for rounding; in bfloat16 and float16 rounding is coarse, and some do (`rlgen.evaluation.batching`).
         """
         chosen = [self._tasks[name] for name in (self.tasks if tasks is None else tasks)]
         picked = [(task, item) for task in chosen for item in (items or {}).get(task.name, task.rows)]

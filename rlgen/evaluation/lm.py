@@ -1,8 +1,9 @@
 """lm-evaluation-harness's model interface over a model in memory, for edits of the live model.
 
 It differs from the harness's own HFLM in three things. Every forward pass announces its token sets
-(`TokenPositions`). Answers are sampled by `rlgen.sampling`, so what shares the batch does not matter. Token ids come
-from `rlgen.token_sets`, by the harness's rules, and a choice without a token of its own is refused.
+(`TokenPositions`). Answers are sampled by `rlgen.sampling`: in float32, what shares the batch matters as little as
+rounding does. Token ids come from `rlgen.token_sets`, by the harness's rules, and a choice without a token of its own
+is refused.
 """
 
 from __future__ import annotations
@@ -86,6 +87,27 @@ class LiveLM(HFLM):  # type: ignore[misc]
         """Begin a run: its answers follow from the seed."""
         self._seed = seed
         self._occurrences: Counter[bytes] = Counter()
+
+    @property
+    def precision(self) -> str:
+        """The coarsest precision of the model's weights, as in `bfloat16`."""
+        kinds = {weight.dtype for weight in self.model.parameters() if weight.is_floating_point()}
+        return str(min(kinds, key=lambda kind: (kind.itemsize, str(kind)))).removeprefix("torch.")
+
+    @property
+    def sequences(self) -> int | None:
+        """Sequences per batch at most."""
+        return int(self.batch_size)
+
+    @contextlib.contextmanager
+    def in_batches_of(self, size: int) -> Iterator[None]:
+        """While the block lasts, batches have `size` sequences at most."""
+        usual = int(self.batch_size)
+        self.batch_size_per_gpu = size
+        try:
+            yield
+        finally:
+            self.batch_size_per_gpu = usual
 
     # ------------------------------------------------------------------------------- log-likelihood
 

@@ -57,6 +57,7 @@ def intervene(
         lab = Lab(edit, settings, read_all(localisation, crosscoder, diagnostics), models, tasks)
         items = pd.concat(list(_runs(work, lab)), ignore_index=True)
         harm = damage(work, lab, corpus)
+        work.facts["precision"] = lab.harness.precision
         with atomic_path(work.folder / "items.parquet") as path:
             items.drop(columns=["gold", "response", "prompt"]).to_parquet(path, index=False)
         found = _effects(lab, items)

@@ -41,7 +41,8 @@ def load_engine(teacher: Teacher, model: Path, tokenizer: PreTrainedTokenizerBas
 
 
 class TransformersEngine:
-    """The same bytes on every run, whatever shares the batch but for rounding."""
+    """The same bytes on every run. What shares a batch changes next to nothing in float32, and some answers in bfloat16
+    and float16 (`rlgen.sampling`)."""
 
     def __init__(self, teacher: Teacher, model: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
         self._teacher, self._tokenizer, self._seed = teacher, tokenizer, seed

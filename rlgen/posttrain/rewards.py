@@ -1,11 +1,15 @@
-"""Rewards of reinforcement learning: TRL's signature, the default, and how a user's own is found."""
+"""Rewards of reinforcement learning: the default one, and how a user's own is found.
+
+A reward has TRL's signature: `reward(prompts=, completions=, **columns)` returns one number per completion. The columns
+are the problems' fields and what TRL adds. It may return None for a completion that it cannot judge: TRL leaves such
+completions out of their group's mean and gives them no advantage.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -13,11 +17,10 @@ from typing import Any
 
 from rlgen.data.answers import is_right
 from rlgen.errors import StudyError
+from rlgen.posttrain.reward_values import Reward, checked
 
 Completion = str | Sequence[dict[str, Any]]
 """Text, or a conversation whose last message is the model's."""
-Reward = Callable[..., list[float]]
-"""`reward(prompts=, completions=, **columns)`: one number a completion; columns are the problems' fields."""
 
 
 def final_answer(
@@ -29,44 +32,49 @@ def final_answer(
 
 
 def load_reward(name: str) -> Reward:
-    """The function that `package.module:function` names.
+    """Import a reward by its name, and check whatever it returns.
 
-    Modules of the working directory are found too, after installed ones. Raises StudyError if the function
-    cannot be imported.
+    Modules of the working directory are found too, after installed ones.
+
+    Args:
+        name: `package.module:function`.
+
+    Returns:
+        The reward, wrapped by `reward_values.checked`.
+
+    Raises:
+        StudyError: If the function cannot be imported, or does not take `**columns`.
     """
     module, colon, function = name.partition(":")
-    if not (module and colon and function):
+    if not (module and colon and function) or module.startswith("."):
         raise StudyError(f"reward: `{name}` is not of the form package.module:function")
     try:
         with working_directory_on_path():
-            found = getattr(import_module(module), function)
+            imported = import_module(module)
     except ImportError as error:
         raise StudyError(
             f"reward: `{name}` cannot be imported ({error}); start from the folder that holds it, or install it"
         ) from None
-    except AttributeError:
-        raise StudyError(f"reward: module `{module}` has no `{function}`") from None
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise StudyError(
+            f"reward: `{name}` cannot be imported: `{module}` raises {type(error).__name__}: {error}"
+        ) from None
+    found = getattr(imported, function, None)
+    if found is None:
+        raise StudyError(f"reward: module `{module}` has no `{function}`")
     if not callable(found):
         raise StudyError(f"reward: `{name}` is not a function")
-    if all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in signature(found).parameters.values()):
+    if not _takes_columns(found):
         raise StudyError(f"reward: `{name}` must take `**columns`, as it is given prompts, completions and more")
-    return _checked(name, found)
+    return checked(name, found)
 
 
-def _checked(name: str, reward: Reward) -> Reward:
-    """The reward, held to one number a completion."""
-
-    @wraps(reward)
-    def call(*args: Any, **columns: Any) -> list[float]:
-        found = reward(*args, **columns)
-        wanted = len(columns["completions"])
-        if not isinstance(found, list) or len(found) != wanted:
-            raise StudyError(
-                f"reward: `{name}` must return a list of {wanted} numbers, one a completion; got {found!r}"
-            )
-        return found
-
-    return call
+def _takes_columns(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = signature(function).parameters.values()
+    except ValueError:  # of a function that is not written in Python
+        return True
+    return any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
 
 
 @contextlib.contextmanager

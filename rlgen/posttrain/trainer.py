@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -28,9 +29,12 @@ from rlgen.errors import StudyError
 from rlgen.launch import Saving, agree, rank, wait, world_size
 from rlgen.models import save_model
 from rlgen.posttrain.deepspeed import whole_state
+from rlgen.posttrain.gradients import FIRST, learnt_nothing, zero_gradients
 from rlgen.posttrain.lora import merged
 from rlgen.stage import Workspace, write_json
 from rlgen.study.sections import Lora
+
+log = logging.getLogger("rlgen")
 
 CURVES = "curves.parquet"
 _COMPLETE = "complete"
@@ -74,7 +78,8 @@ def train(
     several processes all must call it; the first writes. Weights are written in `dtype`, or as they are trained.
 
     Checkpoint i of n is taken after step ceil(steps * i / n); the last is the finished model and is not stored twice.
-    Raises StudyError if there are fewer steps than checkpoints, or the loss is not finite.
+    The manifest says under `gradient` in how many steps the gradient was exactly zero. Raises StudyError if there are
+    fewer steps than checkpoints, or the loss is not finite.
     """
     if checkpoints > steps:
         raise StudyError(
@@ -88,6 +93,7 @@ def train(
     trainer.train(resume_from_checkpoint=_last_state(Path(str(trainer.args.output_dir)), section))
     saver.save(work.folder)
     if rank() == 0:
+        work.facts["gradient"] = zero_gradients(_steps(trainer.state.log_history))
         _curves(trainer.state.log_history).to_parquet(work.folder / CURVES, index=False)
 
 
@@ -113,8 +119,13 @@ def _curves(history: list[dict[str, Any]]) -> pd.DataFrame:
         {k: v for k, v in row.items() if k != _OF_THE_LIST and not any(n in k for n in _NOT_OF_THE_RUN)}
         for row in history
     ]
-    frame = pd.DataFrame([row for row in rows if len(row) > 1]).sort_values("step").reset_index(drop=True)
+    frame = pd.DataFrame(_steps([row for row in rows if len(row) > 1]))
     return frame[sorted(frame.columns)]
+
+
+def _steps(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was logged in the order of the steps."""
+    return sorted(history, key=lambda row: int(row["step"]))
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,8 @@ def cast(state: Mapping[str, Tensor], dtype: torch.dtype, exact: Collection[str]
 
 
 class _Checkpoints(TrainerCallback):
-    """Saves training states by the clock and models by plan, each whole or not at all; tells progress; stops on NaN."""
+    """Saves training states by the clock and models by plan, each whole or not at all; tells progress; stops on NaN and
+    warns if there is nothing to learn from."""
 
     def __init__(self, work: Workspace, planned: dict[int, int], steps: int, saver: _Saver, section: str) -> None:
         self._work, self._planned, self._saver, self._section = work, planned, saver, section
@@ -183,10 +195,15 @@ class _Checkpoints(TrainerCallback):
         for key in ("loss", "grad_norm"):
             value = float((logs or {}).get(key, 0.0))
             if not math.isfinite(value):
+                no_tokens = ", or see whether a batch has no token to learn from" if state.global_step == 1 else ""
                 raise StudyError(
                     f"{self._work.name}: {key} is {value} at step {state.global_step}; the last good state is kept in "
-                    f"{self._work.scratch}; lower the learning rate ({self._section}.lr)"
+                    f"{self._work.scratch}; lower the learning rate ({self._section}.lr){no_tokens}"
                 )
+        if rank() == 0 and "grad_norm" in (logs or {}) and state.global_step == min(FIRST, state.max_steps):
+            found = zero_gradients(_steps(state.log_history))
+            if found["nothing_at_first"]:
+                log.warning("%s", learnt_nothing(self._section, {**found, "steps": state.max_steps}))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _control: Any, **_: Any) -> None:
         output = Path(str(args.output_dir))

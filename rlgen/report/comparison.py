@@ -24,21 +24,29 @@ def compare(paths: Layout, fits: Sequence[str], numbers: Sequence[Mapping[str, A
     ]
 
 
-def compare_localised(paths: Layout, fits: Mapping[str, Mapping[str, Any]], edit: str) -> list[dict[str, Any]]:
+def compare_localised(paths: Layout, fits: Mapping[str, Mapping[str, Any]], edit: str | None) -> list[dict[str, Any]]:
     """One row for each fit whose features were localised, from its numbers: what the recipe changes of NRN's tail, of
-    dead features and seed stability, and what the localised features then do (`edit`, transfer tasks)."""
+    dead features and seed stability, and what the localised features then do (`edit`, transfer tasks; None: no edit was
+    made with all of them)."""
     settings = {name: _settings(paths, name) for name in fits}
     first = next(iter(settings.values()), {})
     rows = []
     for name, found in fits.items():
-        effects = json.loads((paths.intervention(name, edit) / "effects.json").read_text())
-        nrn, moved = found.get("nrn") or {}, effects["groups"]["transfer"]
+        localised = json.loads((paths.localisation(name) / "localisation.json").read_text())["features"]
+        nrn, moved = found.get("nrn") or {}, _effects(paths, name, edit) if edit else None
         row = {key: found[key] for key in KEPT if key in found}
         row |= {"nrn_outside": nrn.get("share_outside"), "nrn_highest": nrn.get("quantiles", {}).get("0.99")}
-        row |= {"edit": edit, "localised": len(effects["features"]), "moved": moved and _moved(moved)}
+        row |= {"edit": edit, "localised": len(localised), "moved": moved and _moved(moved)}
         differs = {key: value for key, value in settings[name].items() if value != first[key] and key != "models"}
         rows.append({"name": name, "differs": differs, **row})
     return rows
+
+
+def _effects(paths: Layout, fit: str, edit: str) -> Mapping[str, Any] | None:
+    """Return an edit's effects on transfer tasks, if an item measures them."""
+    effects: Mapping[str, Any] = json.loads((paths.intervention(fit, edit) / "effects.json").read_text())
+    found: Mapping[str, Any] | None = effects["groups"]["transfer"]
+    return found
 
 
 def _moved(block: Mapping[str, Any]) -> dict[str, Any]:

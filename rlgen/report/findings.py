@@ -19,7 +19,10 @@ Finding = dict[str, Any]
 
 
 def findings(summary: Mapping[str, Any]) -> list[Finding]:
-    """Every claim that the study's parts allow to be judged: claim, statistic, relation, bound, unit, holds."""
+    """Every claim that the study's parts allow to be judged: claim, statistic, relation, bound, unit, holds.
+
+    `holds` is None where nothing was measured.
+    """
     return [*_accuracies(summary), *_nulls(summary)]
 
 
@@ -57,4 +60,4 @@ def _nulls(summary: Mapping[str, Any]) -> Iterator[Finding]:
     if null is not None:
         claim = "Base joined with itself shows no feature of one side"
         found = _finding(claim, null["outside"], "<=", 0, "features", "a null: none expected", n=null["alive"])
-        yield {**found, "holds": null["passed"]}
+        yield {**found, "holds": null["passed"] if null["alive"] else None}

@@ -48,7 +48,8 @@ def cost(jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _artifacts(settings: SummarySettings, paths: Layout) -> Iterator[Path]:
     """Folders of the study's own artifacts: what an earlier setting left behind is not counted."""
-    yield paths.problems
+    if settings.problems:
+        yield paths.problems
     if settings.taught:
         yield from (paths.model(TEACHER), paths.solutions)
     yield from (paths.task(task) for group in settings.groups.values() for task in group)

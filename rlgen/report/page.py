@@ -14,13 +14,16 @@ from markupsafe import Markup
 from rlgen.paths import Layout
 from rlgen.report import causal, words
 from rlgen.report.figures import model_colours
-from rlgen.report.panels import GROUPS, Panels, draw, effect_rows
+from rlgen.report.panels import Panels, draw, effect_rows
 from rlgen.report.paper import ACCURACY, INTERVENTIONS, paper_task
 from rlgen.report.summary import NULLS, read_summary
 from rlgen.report.svg import DARK, LIGHT, standalone
 from rlgen.stage import stage
+from rlgen.study.sections import Report
 from rlgen.study.stages import ReportSettings
 
+TITLE = "What post-training changed"
+"""Of a study that trains no arm and has no title of its own: the usual one is a claim about training."""
 SAMPLES = 2
 """Items shown for each task."""
 LONGEST = 600
@@ -58,17 +61,25 @@ def render(settings: ReportSettings, summary: Mapping[str, Any], panels: Panels,
     environment.filters.update({form.__name__: form for form in filters})
     environment.filters["svg"] = Markup  # drawn here, and escaped while it was drawn
     environment.filters["compact"] = lambda value: json.dumps(value, sort_keys=True)
+    usual = settings.report.title == Report.model_fields["title"].default
+    here = words.trained_here(summary)
     return environment.get_template("page.html.j2").render(
         report=settings.report,
+        title=TITLE if usual and not here else settings.report.title,
         summary=summary,
         panels=panels,
         samples=samples,
         alarms=words.alarms(summary),
+        idle=words.idle(summary),
+        zero_steps=words.zero_steps(summary),
+        precision=words.precision(summary),
+        trained_here=here,
+        edits_told=words.edits_told(summary),
         verdict=words.verdict(summary),
         headline=words.headline(summary),
         colours=model_colours(summary["arms"]),
         schemes={"light": LIGHT, "dark": DARK},
-        groups=GROUPS,
+        groups=words.groups(summary),
         paper=paper_rows(summary),
         paper_accuracy=ACCURACY,
         effects={edit: _effect_table(summary, edit) for edit in summary["interventions"]},

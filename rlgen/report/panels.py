@@ -10,13 +10,10 @@ import numpy as np
 import pandas as pd
 
 from rlgen.paths import Layout
-from rlgen.report import causal, figures
+from rlgen.report import causal, figures, words
 from rlgen.report.summary import NULLS
 from rlgen.report.training import CURVES
 from rlgen.study.study import BASE
-
-GROUPS = {"train_domain": "trained", "transfer": "transfer", "unseen": "unseen"}
-"""The task groups as the page calls them."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,11 @@ def _training(summary: Mapping[str, Any], colours: dict[str, str]) -> Iterator[P
 
 
 def _accuracy(summary: Mapping[str, Any], colours: dict[str, str]) -> Iterator[Panel]:
+    names = words.groups(summary)
     for group, tasks in summary["tasks"].items():
         if tasks:
-            svg = figures.accuracy_bars(GROUPS[group], tasks, summary["models"], summary["accuracy"], colours)
-            yield Panel(f"accuracy-{group}", f"{GROUPS[group].capitalize()} tasks", svg)
+            svg = figures.accuracy_bars(names[group], tasks, summary["models"], summary["accuracy"], colours)
+            yield Panel(f"accuracy-{group}", f"{names[group].capitalize()} tasks", svg)
 
 
 def _features(paths: Layout, crosscoder: str) -> pd.DataFrame:
@@ -119,12 +117,13 @@ def _localisation(summary: Mapping[str, Any], paths: Layout, colours: dict[str, 
 def effect_rows(summary: Mapping[str, Any], block: Mapping[str, Any]) -> list[causal.Row]:
     """An edit's effects as the page lists them: each group's mean, then its tasks."""
     rows: list[causal.Row] = []
+    names = words.groups(summary)
     for group in ("transfer", "unseen", "train_domain"):
         tasks = [task for task in summary["tasks"][group] if task in block["tasks"]]
         mean = block if group == "transfer" else block[group]
         if mean is not None and len(tasks) > 1:
-            rows.append((f"{GROUPS[group]}, mean", mean, None))
-        alone = f", {GROUPS[group]}" if len(tasks) == 1 else ""
+            rows.append((f"{names[group]}, mean", mean, None))
+        alone = f", {names[group]}" if len(tasks) == 1 else ""
         rows += [(f"{task}{alone}", block["tasks"][task], task) for task in tasks]
     return rows
 

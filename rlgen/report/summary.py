@@ -46,9 +46,10 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "tasks": settings.groups,
         "models": settings.models,
         "arms": settings.arms,
-        "problems": _problems(paths, settings.taught),
+        "problems": _problems(paths, settings.taught) if settings.problems else None,
         "training": training(paths, settings.arms),
         "accuracy": {model: read_json(paths.evaluation(model) / "accuracy.json") for model in settings.models},
+        **_precision(paths, settings.models),
         "group_accuracy": group_accuracy(items, settings.groups),
         "contrasts": contrasts(items, BASE, settings.groups),
         "paired": paired_tests(items, settings.groups),
@@ -61,6 +62,7 @@ def summarise(settings: SummarySettings, root: Path, out: Path) -> None:
         "fits": _fits(paths, settings),
         "localisation": _localisation(paths, settings.localised[0]) if settings.localised else None,
         "interventions": _interventions(paths, settings) if settings.localised else {},
+        "unmeasured": _unmeasured(paths, settings),
         "comparison": read_json(paths.comparison(settings.localised[0]) / "comparison.json")
         if settings.oracle
         else None,
@@ -87,6 +89,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     Raises StudyError if it is not there.
     """
     summary: dict[str, Any] = read_json(path)
+    summary = {"precision": {}, "batch_dependence": {}, "unmeasured": [], **summary}  # what older ones lack
     models = list(summary["models"])
 
     def width_then_models(name: str) -> tuple[int, list[int]]:
@@ -139,6 +142,18 @@ def _problems(paths: Layout, taught: bool) -> dict[str, Any]:
     return {**found, "teacher": teacher and {key: teacher[key] for key in teacher if key != "settings"}}
 
 
+def _precision(paths: Layout, models: list[str]) -> dict[str, Any]:
+    """By model, the precision that it ran in, and how many answers depend on their batch where that was measured.
+
+    Evaluations that older versions made do not say.
+    """
+    manifests = {model: read_manifest(paths.evaluation(model)) for model in models}
+    found: dict[str, Any] = {}
+    for key in ("precision", "batch_dependence"):
+        found[key] = {model: manifest[key] for model, manifest in manifests.items() if key in manifest}
+    return found
+
+
 def _items(paths: Layout, model: str) -> pd.DataFrame:
     path = paths.evaluation(model) / "items.parquet"
     if not path.is_file():
@@ -166,7 +181,8 @@ def _fits(paths: Layout, settings: SummarySettings) -> list[dict[str, Any]]:
     tested = [fit for fit in settings.localised if fit != NOISE_NULL]
     if not tested:
         return []
-    main = "transplant" if "transplant" in settings.edits[tested[0]] else "amplify"
+    made = settings.edits[tested[0]]
+    main = next((edit for edit in ("transplant", "amplify", "scale") if edit in made), None)
     return compare_localised(paths, {fit: _crosscoder(paths, fit, []) for fit in tested}, main)
 
 
@@ -197,6 +213,12 @@ def _interventions(paths: Layout, settings: SummarySettings) -> dict[str, Any]:
     return found
 
 
+def _unmeasured(paths: Layout, settings: SummarySettings) -> list[str]:
+    """Return the edits with the features of the study's own fit that no item of a transfer task measures."""
+    own = settings.localised[:1]
+    return [edit for fit in own for edit in settings.edits[fit] if _effects(paths, fit, edit) is None]
+
+
 def _effects(paths: Layout, fit: str, edit: str) -> dict[str, Any] | None:
     effects = read_json(paths.intervention(fit, edit) / "effects.json")
     groups, turned = effects.pop("groups"), effects.pop("turned")
@@ -212,6 +234,7 @@ def _short(effects: Mapping[str, Any]) -> dict[str, Any]:
     """What is compared between fits: the effects on transfer and unseen tasks, without their draws."""
     kept = ("crosscoder", "layer", "features", "effect", "low", "high", "n", "baseline", "donor", "ceiling")
     blocks = {key: effects[key] for key in (*kept, "of_ceiling", "encode_decode", "matched_random", "unseen", "turned")}
+    blocks |= {key: effects[key] for key in ("alpha", "shift_norm") if key in effects}
     short: dict[str, Any] = plain(blocks)
     return short
 

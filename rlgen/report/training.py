@@ -11,6 +11,7 @@ import pandas as pd
 
 from rlgen.errors import StudyError
 from rlgen.paths import Layout
+from rlgen.posttrain.gradients import GRADIENT, REWARD, SPREAD, zero_gradients
 
 CURVES = {
     "loss": "loss",
@@ -25,8 +26,9 @@ _POINTS = 200
 
 
 def training(paths: Layout, arms: Mapping[str, str]) -> dict[str, Any]:
-    """By arm that was trained here: {steps, problems, curves: {column: {steps, values}}}.
+    """By arm that was trained here: {steps, problems, gradient, curves: {column: {steps, values}}}.
 
+    `gradient` says in how many steps the gradient was exactly zero (`zero_gradients`); None if the curves lack it.
     Raises StudyError if two arms were not trained on the same problems in the same order.
     """
     found: dict[str, Any] = {}
@@ -36,6 +38,7 @@ def training(paths: Layout, arms: Mapping[str, str]) -> dict[str, Any]:
             table = pd.read_parquet(file)
             curves = {column: _curve(table, column) for column in CURVES if column in table}
             found[arm] = {"steps": int(table["step"].max()), "problems": _problems(paths, arm), "curves": curves}
+            found[arm]["gradient"] = _gradient(table)
     told = {arm: block["problems"] for arm, block in found.items() if block["problems"]}
     for arm, problems in told.items():
         first = next(iter(told))
@@ -50,6 +53,14 @@ def training(paths: Layout, arms: Mapping[str, str]) -> dict[str, Any]:
 def _problems(paths: Layout, arm: str) -> dict[str, Any] | None:
     file = paths.model(arm) / "problems.json"
     return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _gradient(table: pd.DataFrame) -> dict[str, Any] | None:
+    if GRADIENT not in table:
+        return None
+    columns = [column for column in (GRADIENT, REWARD, SPREAD) if column in table]
+    rows = table.sort_values("step")[columns].astype(object).where(lambda values: values.notna(), None)
+    return zero_gradients([{str(key): value for key, value in row.items()} for row in rows.to_dict("records")])
 
 
 def _curve(table: pd.DataFrame, column: str) -> dict[str, list[float]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlgen.report.verdicts import FEWEST_DRAWS, LEVEL, tally
+from rlgen.posttrain.gradients import learnt_nothing
+from rlgen.report.judging import FEWEST_DRAWS, LEVEL
+from rlgen.report.verdicts import tally
 
 Block = Mapping[str, Any]
 
@@ -64,6 +66,52 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count or 'none'} {one if count < 2 else many}"
 
 
+def trained_here(summary: Mapping[str, Any]) -> list[str]:
+    """Return the arms that this study trained; the others were taken as they are."""
+    return [arm for arm, method in summary["arms"].items() if method != "existing"]
+
+
+def groups(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the page calls each group of tasks."""
+    own = "trained" if trained_here(summary) else "train-domain"
+    return {"train_domain": own, "transfer": "transfer", "unseen": "unseen"}
+
+
+def idle(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each arm whose first gradients were all zero."""
+    found = ((arm, block.get("gradient")) for arm, block in summary["training"].items())
+    return [f"{learnt_nothing(arm, gradient)}." for arm, gradient in found if gradient and gradient["nothing_at_first"]]
+
+
+def zero_steps(summary: Mapping[str, Any]) -> list[str]:
+    """Return, of each arm that had any, how many steps had a gradient of exactly zero."""
+    found = [(arm, block.get("gradient")) for arm, block in summary["training"].items()]
+    return [f"{arm} in {of['zero']} of {of['steps']} steps" for arm, of in found if of and of["zero"]]
+
+
+def precision(summary: Mapping[str, Any]) -> str:
+    """Say in what precision the models ran, and how many of their answers depend on what shares their batch."""
+    by_kind: dict[str, list[str]] = {}
+    for model in (model for model in summary["models"] if model in summary["precision"]):
+        by_kind.setdefault(summary["precision"][model], []).append(model)
+    if not by_kind:
+        return ""
+    ran = f"The models ran in {listed([f'{kind} ({listed(names)})' for kind, names in by_kind.items()])}."
+    measured = {model: of for model in summary["models"] if (of := summary["batch_dependence"].get(model))}
+    if not measured:
+        return ran
+    kinds = listed(list(dict.fromkeys(found["dtype"] for found in measured.values())))
+    counts = [
+        f"{found['different']} of {found['compared']} answers of {model}"
+        + (f" ({found['right_changed']} between right and wrong)" if found["right_changed"] else "")
+        for model, found in measured.items()
+    ]
+    return (
+        f"{ran} In {kinds} an answer can depend on what shares its batch: asked again in other batches, "
+        f"{listed(counts)} differed."
+    )
+
+
 def alarms(summary: Mapping[str, Any]) -> list[str]:
     """What must be read before anything else: nulls that did not come out null."""
     found = []
@@ -114,13 +162,17 @@ def _learnt(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     values = [(model, means[model]["train_domain"]) for model in summary["models"]]
     if all(found is not None for _, found in values):
         shown = listed([f"{model} {share(found['value'])}% {interval(found)}" for model, found in values])
-        yield "Trained tasks", f"On {listed(tasks)} the models answer right: {shown}."
+        yield (
+            f"{groups(summary)['train_domain'].capitalize()} tasks",
+            (f"On {listed(tasks)} the models answer right: {shown}."),
+        )
 
 
 def _moved(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    known = len(trained_here(summary)) == len(summary["arms"])  # what others trained their arms on is not
     for group, lead, why in (
-        ("transfer", "Transfer tasks", "never trained on"),
-        ("unseen", "Unseen tasks", "nor used to choose features"),
+        ("transfer", "Transfer tasks", "never trained on, " if known else ""),
+        ("unseen", "Unseen tasks", f"{'nor' if known else 'not'} used to choose features, "),
     ):
         parts = []
         for arm in summary["arms"]:
@@ -131,7 +183,7 @@ def _moved(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 amount = points(found["value"]).lstrip(f"+{_MINUS}") if clear else points(found["value"])
                 parts.append(f"{arm} {verb} {amount} points {interval(found, signed=True)}")
         if parts:
-            yield lead, f"On {listed(summary['tasks'][group])}, {why}, against base: {listed(parts)}."
+            yield lead, f"On {listed(summary['tasks'][group])}, {why}against base: {listed(parts)}."
 
 
 def _features(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -166,6 +218,23 @@ def _causes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"(5% to 95%): the effect is {apart(block)}. The ceiling, exchanging all activations of that layer at the "
             f"same tokens, is {points(block['ceiling'])}; an edit may exceed it.",
         )
+
+
+def edits_told(summary: Mapping[str, Any]) -> str:
+    """Say what each of the study's edits does."""
+    if not summary["interventions"]:
+        return ""
+    arm = summary["localisation"]["arm"]
+    does = {
+        "amplify": "amplifying adds the features' mean difference to base",
+        "transplant": f"transplanting puts {arm}'s codes of them, on the same tokens, in the place of base's",
+        "scale": "scaling adds base's own contribution of them once more",
+        "ablate": f"ablating takes the features out of {arm}",
+        "mean_ablate": f"mean-ablating holds them at their mean codes in {arm}",
+        "revert": f"reverting puts base's codes of them in the place of {arm}'s",
+    }
+    text = "; ".join(does[edit] for edit in summary["interventions"])
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def apart(block: Block) -> str:

@@ -271,6 +271,7 @@ class CompareSettings(InterveneSettings):
 
     @classmethod
     def of_main(cls, study: Study) -> CompareSettings:
+        assert study.main_edit is not None
         found = InterveneSettings.of(study, study.main_edit)
         unread = {"draws": 0, "directions": 0, "edit": found.edit.model_copy(update={"sweep": []})}
         return cls(**dict(found.model_copy(update=unread)))
@@ -293,6 +294,8 @@ class SummarySettings(StageSettings):
     """Models by crosscoder."""
     variants: dict[str, list[str]] = {}
     """Names of all fits by crosscoder, where it has more than its own."""
+    problems: bool = True
+    """Whether the study has training problems."""
     taught: bool = False
     """Whether a teacher solved the problems."""
     stores: dict[str, int]
@@ -316,6 +319,7 @@ class SummarySettings(StageSettings):
             arms={arm.name: arm.method for arm in study.arms},
             crosscoders={name: c.models for name, c in {**study.crosscoders, **study.null_crosscoders}.items()},
             variants={name: fits for name in study.crosscoders if len(fits := list(study.variants(name))) > 1},
+            problems=bool(study.problems.sources),
             taught=study.teacher is not None,
             stores=_stores(study),
             localised=list(study.localised),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from rlgen.study.sections import (
     Activations,
@@ -46,6 +46,11 @@ EDITS = ("amplify", "transplant", "scale", "ablate", "mean_ablate", "revert")
 """Kinds of edits, as the page lists them: three in base, three in the arm."""
 
 
+def _none_is_empty(value: Any) -> Any:
+    """Take a section that is null for one that is left out."""
+    return {} if value is None else value
+
+
 class Study(Section):
     """All settings of a study. One file holds one study; `config.yaml` is the miniature's."""
 
@@ -56,7 +61,8 @@ class Study(Section):
     seed: int = 0
     """Every stage's random numbers follow from it."""
     base: Base
-    problems: Problems
+    problems: Annotated[Problems, BeforeValidator(_none_is_empty)] = Problems()
+    """May be left out if every arm was trained elsewhere (`method: existing`) and nothing else reads problems."""
     teacher: Teacher | None = None
     arms: list[AnyArm] = Field(min_length=1)
     """The post-trained models."""
@@ -168,14 +174,15 @@ class Study(Section):
         return [kind for kind in EDITS if getattr(self.interventions, kind) is not None]
 
     @property
-    def main_edit(self) -> str:
-        """The edit in base that leaves no strength to choose, if it is made, or else the one that adds a shift."""
-        return "transplant" if "transplant" in self.edits else "amplify"
+    def main_edit(self) -> str | None:
+        """The edit in base that leaves no strength to choose, if it is made, or else the one that adds a shift, or
+        scales; None if no edit is made in base."""
+        return next((kind for kind in ("transplant", "amplify", "scale") if kind in self.edits), None)
 
     def edits_of(self, fit: str) -> list[str]:
         """Kinds of edits made with the features of a fit: all with the study's own, the main one with others."""
         own = self.localisation is not None and fit == self.localisation.crosscoder
-        return self.edits if own else [self.main_edit]
+        return self.edits if own else [self.main_edit] if self.main_edit else []
 
     def edited_with(self, fit: str) -> list[str]:
         """The fits whose features are edited together, one a layer."""

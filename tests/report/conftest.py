@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,18 @@ class Tree:
     draws: int = 20
     other_fits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Further fits of base-rl, and in what they differ."""
+    problems: bool = True
+    """The study has training problems."""
     taught: bool = False
     """A teacher solved the problems."""
+    methods: dict[str, str] = field(default_factory=lambda: {"sft": "sft", "rl": "grpo"})
+    """How the two arms were made."""
+    edits: list[str] = field(default_factory=lambda: ["amplify", "transplant", "ablate"])
+    """Edits that are made."""
+    gradients: dict[str, list[float]] = field(default_factory=dict)
+    """By arm, the gradient's norm at its first steps."""
+    precision: dict[str, Any] = field(default_factory=dict)
+    """What every evaluation's manifest says of the model's precision."""
     score: str = "code_difference"
     """What features are ranked by: without a threshold and amplified to a norm, if it is another one."""
 
@@ -64,25 +74,27 @@ class Tree:
 
     @property
     def settings(self) -> SummarySettings:
-        edited_null = {NOISE_NULL: ["amplify"]} if self.nulls else {}
+        edited_null = {NOISE_NULL: ["amplify"] if "amplify" in self.edits else []} if self.nulls else {}
         return SummarySettings(
             seed=3,
             study="synthetic",
             groups=self.tasks,
             models=["base", "sft", "rl"],
-            arms={"sft": "sft", "rl": "grpo"},
+            arms=self.methods,
             crosscoders=self.crosscoders,
             variants={"base-rl": ["base-rl", *self.other_fits]} if self.other_fits else {},
+            problems=self.problems,
             taught=self.taught,
             stores={"base": 1, "sft": 1, "rl": 1, "rl@1": 1},
             localised=["base-rl", *edited_null] if self.localisation else [],
-            edits={"base-rl": ["amplify", "transplant", "ablate"], **edited_null} if self.localisation else {},
-            oracle=self.localisation,
+            edits={"base-rl": self.edits, **edited_null} if self.localisation else {},
+            oracle=self.localisation and bool(self.edits),
             tracked=["base-sft", "base-rl"] if self.tracking else [],
         )
 
     def write(self) -> Tree:
-        self._problems()
+        if self.problems:
+            self._problems()
         for model in self.settings.models:
             self._evaluation(model)
         for name, models in self.crosscoders.items():
@@ -93,16 +105,19 @@ class Tree:
             self._tracking(name)
         if self.localisation:
             self._localisation()
-            self._intervention("amplify", self.amplified)
-            self._intervention("transplant", self.amplified)
-            self._intervention("ablate", self.ablated)
-            if self.nulls:
+            for edit in self.edits:
+                self._intervention(edit, self.ablated if effects.EDITED[edit] == "arm" else self.amplified)
+            if self.nulls and "amplify" in self.edits:
                 self._intervention("amplify", self.noised, NOISE_NULL)
-            self._comparison()
-        self._manifest(self.paths.model("rl"), "grpo", {}, 20.0)
-        self._manifest(self.paths.model("sft"), "sft", {}, 16.0)
-        self._curves("sft", {"loss": 40, "entropy": 40, "kl_to_base": 8})
-        self._curves("rl", {"loss": 450, "reward": 450, "completions/mean_length": 450, "kl_to_base": 90})
+            if self.edits:
+                self._comparison()
+        seconds = {"grpo": 20.0, "sft": 16.0, "existing": 1.0}
+        for arm, method in self.methods.items():
+            self._manifest(self.paths.model(arm), "adopt" if method == "existing" else method, {}, seconds[method])
+        if self.methods["sft"] == "sft":
+            self._curves("sft", {"loss": 40, "entropy": 40, "kl_to_base": 8})
+        if self.methods["rl"] == "grpo":
+            self._curves("rl", {"loss": 450, "reward": 450, "completions/mean_length": 450, "kl_to_base": 90})
         for model in ("base", "rl@1"):
             self._manifest(self.paths.activations(model, 0), "dump", {"part": 0}, 4.0)
         return self
@@ -117,10 +132,24 @@ class Tree:
         make_report(settings, summary=self.paths.summary, root=self.root, out=self.paths.report)
         return (self.paths.report / "index.html").read_text()
 
-    def _manifest(self, folder: Path, stage: str, settings: dict[str, Any], seconds: float = 1.5) -> None:
+    def _manifest(
+        self,
+        folder: Path,
+        stage: str,
+        settings: dict[str, Any],
+        seconds: float = 1.5,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         versions = {"python": "3.11.9", "numpy": "2.4.6"}
-        manifest = {"stage": stage, "settings": settings, "seed": 3, "inputs": {}, "versions": versions}
+        manifest = {
+            "stage": stage,
+            "settings": settings,
+            "seed": 3,
+            "inputs": {},
+            "versions": versions,
+            **(facts or {}),
+        }
         manifest |= {"git_commit": "c0ffee" * 6, "wall_seconds": seconds, "device": "cpu (x86_64, 1 threads)"}
         write_json(folder / "manifest.json", {**manifest, "peak_memory_bytes": 700 << 20, "digest": folder.name})
 
@@ -146,12 +175,15 @@ class Tree:
         for column, count in points.items():
             every = steps // count
             table[column] = [float(step) / steps if step % every == 0 else np.nan for step in table["step"]]
+        if arm in self.gradients:
+            norms = self.gradients[arm]
+            table["grad_norm"] = [*norms, *[1.0] * (steps - len(norms))][:steps]
         table.to_parquet(self.paths.model(arm) / "curves.parquet", index=False)
         write_json(self.paths.model(arm) / "problems.json", {"count": 640, "order": "c0ffee"})
 
     def _evaluation(self, model: str) -> None:
         folder = self.paths.evaluation(model)
-        self._manifest(folder, "evaluate", {})
+        self._manifest(folder, "evaluate", {}, facts=self.precision)
         rows, accuracy = [], {}
         for group, tasks in self.tasks.items():
             for task in tasks:

@@ -195,16 +195,71 @@ def test_nothing_localised_holds_nothing(tree: Tree) -> None:
     tree.write()
     path = tree.paths.localisation("base-rl") / "localisation.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "features": [], "reason": "none passes"}))
-    nothing = dict.fromkeys(("mean", "q05", "q95"), 0.0) | {"draws": 20, "values": [0.0] * 20, "p": 1.0}
+    nothing = dict.fromkeys(("mean", "q05", "q95"), 0.0) | {"draws": 20, "values": [0.0] * 20, "p": 1.0, "z": None}
     for edit in ("ablate", "amplify", "transplant"):
         path = tree.paths.intervention("base-rl", edit) / "effects.json"
-        effects = json.loads(path.read_text())
+        effects = json.loads(path.read_text()) | {"features": []}
         for block in effects["groups"].values():
             block |= {"effect": 0.0, "low": 0.0, "high": 0.0, "matched_random": nothing, "random_direction": nothing}
         path.write_text(json.dumps(effects))
     verdicts = tree.summarise()["verdicts"]
-    causal = ("compact_shared_set", "amplification_helps", "ablation_hurts", "transfers_to_unseen")
-    assert {verdicts[claim]["verdict"] for claim in causal} == {"does not hold"}
+    assert verdicts["compact_shared_set"]["verdict"] == "does not hold"
+    for claim in ("amplification_helps", "transplantation_helps", "ablation_hurts", "transfers_to_unseen"):
+        assert verdicts[claim]["verdict"] == "cannot tell"
+        assert verdicts[claim]["because"] == "no feature was localised, so there was nothing to edit"
+    assert "nothing to edit" in tree.report()
+
+
+def test_an_edit_that_no_item_measures_is_named(tree: Tree) -> None:
+    path = tree.write().paths.intervention("base-rl", "ablate") / "effects.json"
+    effects = json.loads(path.read_text())
+    effects["groups"]["transfer"] = None
+    path.write_text(json.dumps(effects))
+    summary = tree.summarise()
+    assert summary["unmeasured"] == ["ablate"]
+    assert summary["verdicts"]["ablation_hurts"]["verdict"] == "cannot tell"
+    assert "Not measured, as no item of a transfer task is left to measure on: ablate." in tree.report()
+
+
+def test_without_problems_there_are_none(tree: Tree) -> None:
+    tree.problems, tree.methods = False, {"sft": "existing", "rl": "existing"}
+    summary = tree.write().summarise()
+    assert summary["problems"] is None
+    assert summary["training"] == {}
+    assert not [job for job in summary["jobs"] if job["stage"] in ("problems", "sft", "grpo", "teacher")]
+    assert not {"sft_more_specific", "rl_changes_few", "sft_stabilises_early"} & summary["verdicts"].keys()
+
+
+def test_steps_without_a_gradient_are_counted(tree: Tree) -> None:
+    tree.gradients = {"sft": [0.0] * 3, "rl": [0.5, *[0.0] * 7]}
+    found = tree.write().summarise()["training"]
+    assert found["sft"]["gradient"] == {"steps": 40, "zero": 3, "first_zero": 3, "nothing_at_first": False}
+    assert (found["rl"]["gradient"]["zero"], found["rl"]["gradient"]["first_zero"]) == (7, 0)
+    tree.gradients = {"rl": [0.0] * 10}
+    found = tree.write().summarise()["training"]
+    assert found["sft"]["gradient"] is None, "older curves do not say"
+    assert found["rl"]["gradient"]["nothing_at_first"]
+    assert found["rl"]["gradient"]["reward"] == pytest.approx(5.5 / 450)
+
+
+def test_precision_and_what_it_makes_of_batches_are_there_by_model(tree: Tree) -> None:
+    summary = tree.write().summarise()
+    assert (summary["precision"], summary["batch_dependence"]) == ({}, {}), "older evaluations do not say"
+    measured = {"dtype": "bfloat16", "compared": 32, "different": 14, "right_changed": 2, "batch_size": {"max": 1}}
+    tree.precision = {"precision": "bfloat16", "batch_dependence": measured}
+    summary = tree.write().summarise()
+    assert summary["precision"] == dict.fromkeys(("base", "sft", "rl"), "bfloat16")
+    assert summary["batch_dependence"]["rl"] == measured
+
+
+def test_a_fit_that_is_not_edited_has_no_effect(tree: Tree) -> None:
+    tree.edits = ["ablate"]
+    summary = tree.write().summarise()
+    assert list(summary["interventions"]) == ["ablate"]
+    assert summary["fits"][0]["edit"] is None
+    assert summary["fits"][0]["moved"] is None
+    assert summary["fits"][0]["localised"] == 10
+    assert "amplification_helps" not in summary["verdicts"]
 
 
 def test_a_null_without_live_features_does_not_pass(tree: Tree) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from rlgen.evaluation.scoring import sign_test, wilson
-from rlgen.report.verdicts import FAILS, HOLDS, UNKNOWN, proportions_test, verdicts
+from rlgen.report.judging import FAILS, HOLDS, UNKNOWN, proportions_test
+from rlgen.report.verdicts import verdicts
 
 
 def block(effect: float, half: float = 0.02, p: float = 0.04, draws: int = 20, **more: Any) -> dict[str, Any]:

@@ -272,6 +272,22 @@ BAD = {
         "source `jsonl`",
     ),
     "no problems": (put("problems.sources", []), "problems.sources", "at least 1 item"),
+    "an arm to train and no problems": (lambda s: s.pop("problems"), "problems", "take a finished arm"),
+    "a corpus of problems that are not there": (
+        lambda s: s.pop("problems"),
+        "corpus.sources[1].source",
+        "take another source",
+    ),
+    "a teacher of no problems": (
+        put_all({"problems": None, "teacher": {"path": "owner/model"}}),
+        "problems.sources",
+        "take a finished arm",
+    ),
+    "an oracle without an edit in base": (
+        put_all({"interventions.amplify": None, "interventions.transplant": None}),
+        "localisation.oracle",
+        "leave the oracle out",
+    ),
     "unknown source of problems": (put("problems.sources.0.source", "web"), "problems.sources[0].source", "'hub'"),
     "problems of a file that is not there": (put("problems.sources.0", ROWS), "problems.sources[0].path", "JSONL file"),
     "problems of a folder that is not there": (
@@ -342,6 +358,13 @@ SIZES = {
     "one item of an unseen task": put("tasks.unseen.0.items", 1),
     "fits of a grid and of seeds, compared and edited together": put_all(
         {**OTHER_LAYERS, "interventions.with_layers": [OTHER_LAYER]}
+    ),
+    "no edit in the arm": put("interventions.ablate", None),
+    "no edit at all": put_all(
+        {
+            **dict.fromkeys(("interventions.amplify", "interventions.transplant", "interventions.ablate"), None),
+            "localisation.oracle": False,
+        }
     ),
     "resources of every rule": put("resources", {rule: {"threads": 2} for rule in ("default", *RULES)}),
 }

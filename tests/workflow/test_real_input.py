@@ -41,11 +41,12 @@ def test_a_real_model_passes_every_stage(real_data: Path, real_model: Path, tmp_
 
 @pytest.mark.slow
 def test_models_that_others_trained_pass_every_stage(real_data: Path, real_model: Path, tmp_path: Path) -> None:
-    """No arm is trained here: one is given with its checkpoints."""
+    """No arm is trained here: one is given with its checkpoints, and there are no problems."""
     settings = yaml.safe_load(with_data_at(real_data, real_model, tmp_path / "like.yaml").read_text())
     *checkpoints, last = (str(perturbed(real_model, tmp_path / f"tuned-{step}", 0.1 * step)) for step in (1, 2, 3))
     arm = {"name": "tuned", "method": "existing", "path": last, "checkpoints": checkpoints}
     pair = settings["crosscoders"]["base-rl"] | {"models": ["base", "tuned"]}
+    del settings["problems"]
     for task in (task for tasks in settings["tasks"].values() for task in tasks):
         task["items"] = 60
     settings |= {
@@ -67,6 +68,7 @@ def test_models_that_others_trained_pass_every_stage(real_data: Path, real_model
     assert summary["accuracy"].keys() == {"base", "tuned"}
     assert summary["localisation"]["features"]
     assert {"fit", "track", "intervene"} <= summary["wall_seconds"].keys()
+    assert summary["problems"] is None
     assert not list((results / "models/tuned").rglob("*.safetensors")), "nothing is copied"
     assert "Nothing to be done" in snakemake(tmp_path, study, "--dry-run")
 

@@ -1,25 +1,27 @@
 # Problems, tasks and corpus.
 
 
-rule problems:
-    input:
-        rules_of.problem_files,
-        tasks=[paths.task(task) for task in study.decontaminated],
-        base=[paths.model(BASE)] if stages.ProblemsSettings.of(study).problems.limited else [],
-    output:
-        directory(paths.problems),
-    params:
-        settings=lambda w: stages.ProblemsSettings.of(study).canonical(),
-        given=lambda w, input: f"{each('--task', input.tasks)} {each('--base', input.base)}",
-    log:
-        paths.log("problems"),
-    benchmark:
-        paths.benchmark("problems")
-    threads: rules_of.threads("problems")
-    resources:
-        **rules_of.resources("problems"),
-    shell:
-        "rlgen problems --settings {params.settings:q} {params.given} --out {output:q} > {log:q} 2>&1"
+if study.problems.sources:
+
+    rule problems:
+        input:
+            rules_of.problem_files,
+            tasks=[paths.task(task) for task in study.decontaminated],
+            base=[paths.model(BASE)] if stages.ProblemsSettings.of(study).problems.limited else [],
+        output:
+            directory(paths.problems),
+        params:
+            settings=lambda w: stages.ProblemsSettings.of(study).canonical(),
+            given=lambda w, input: f"{each('--task', input.tasks)} {each('--base', input.base)}",
+        log:
+            paths.log("problems"),
+        benchmark:
+            paths.benchmark("problems")
+        threads: rules_of.threads("problems")
+        resources:
+            **rules_of.resources("problems"),
+        shell:
+            "rlgen problems --settings {params.settings:q} {params.given} --out {output:q} > {log:q} 2>&1"
 
 
 rule task:
@@ -44,7 +46,7 @@ rule corpus:
     input:
         rules_of.corpus_files,
         base=paths.model(BASE),
-        problems=paths.training,
+        problems=[paths.training] if study.problems.sources else [],
     output:
         directory(paths.corpus),
     params:
@@ -57,5 +59,6 @@ rule corpus:
     resources:
         **rules_of.resources("corpus"),
     shell:
-        "rlgen corpus --settings {params.settings:q} --base {input.base:q} --problems {input.problems:q}"
-        " --out {output:q} > {log:q} 2>&1"
+        "rlgen corpus --settings {params.settings:q} --base {input.base:q}"
+        + (" --problems {input.problems:q}" if study.problems.sources else "")  # a parameter would rerun it
+        + " --out {output:q} > {log:q} 2>&1"

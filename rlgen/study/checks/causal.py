@@ -42,10 +42,7 @@ def _references(study: Study) -> Iterator[Finding]:
             elif not {BASE, found.arm} <= set(fits[name].models):
                 yield Finding(key, f"`{name}` does not join base and `{found.arm}`", "name one that does")
         yield from _layers(study)
-        edit = getattr(study.interventions, study.main_edit)
-        if found.oracle and edit.tokens != "last_prompt":
-            problem = f"single features are tried at last_prompt; `{study.main_edit}` is made at {edit.tokens}"
-            yield Finding("localisation.oracle", problem, "edit there, or leave the oracle out")
+        yield from _oracle(study)
         if found.arm not in study.arm_names:
             yield Finding("localisation.arm", f"no arm `{found.arm}`", f"use one of: {', '.join(study.arm_names)}")
     mode = study.interventions.mode
@@ -60,6 +57,20 @@ def _references(study: Study) -> Iterator[Finding]:
         if study.nulls.noise_like not in study.arm_names:
             arms = ", ".join(study.arm_names)
             yield Finding("nulls.noise_like", f"no arm `{study.nulls.noise_like}`", f"use one of: {arms}")
+
+
+def _oracle(study: Study) -> Iterator[Finding]:
+    """Yield why the oracle cannot try single features in base."""
+    if study.localisation is None or not study.localisation.oracle:
+        return
+    if study.main_edit is None:
+        remedy = "give interventions.transplant, amplify or scale, or leave the oracle out"
+        yield Finding("localisation.oracle", "it tries the edit that is made in base, and none is made there", remedy)
+        return
+    tokens = getattr(study.interventions, study.main_edit).tokens
+    if tokens != "last_prompt":
+        problem = f"single features are tried at last_prompt; `{study.main_edit}` is made at {tokens}"
+        yield Finding("localisation.oracle", problem, "edit there, or leave the oracle out")
 
 
 def _fits(study: Study) -> dict[str, Crosscoder]:

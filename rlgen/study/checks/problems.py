@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlgen.study.checks.finding import Finding
-from rlgen.study.sections import ExistingBase, HubProblems, JsonlProblems, MiniatureProblems, SftArm
+from rlgen.study.sections import (
+    ExistingBase,
+    HubProblems,
+    JsonlProblems,
+    MiniatureProblems,
+    ProblemText,
+    SftArm,
+    TrainedArm,
+)
 from rlgen.study.study import Study
 
 
 def check_problems(study: Study) -> Iterator[Finding]:
     """What is wrong with the problems."""
+    yield from _missing(study)
     yield from _sources(study)
     yield from _levels(study)
     yield from _format("problems.prompt", study.problems.prompt)
@@ -20,6 +29,24 @@ def check_problems(study: Study) -> Iterator[Finding]:
         if name not in study.task_names:
             remedy = f"use some of: {', '.join(study.task_names)}"
             yield Finding("problems.decontaminate", f"no task `{name}`", remedy)
+
+
+def _missing(study: Study) -> Iterator[Finding]:
+    """Yield what needs problems where there are none."""
+    if study.problems.sources:
+        return
+    key = "problems.sources" if "problems" in study.model_fields_set else "problems"
+    remedy = "name at least 1 item of problems.sources"
+    for arm in study.arms:
+        if isinstance(arm, TrainedArm):
+            problem = f"arm `{arm.name}` ({arm.method}) is trained here, and there are no problems to train it on"
+            yield Finding(key, problem, f"{remedy}, or take a finished arm (method: existing)")
+    if study.teacher is not None:
+        yield Finding(key, "the teacher solves problems, and there are none", f"{remedy}, or leave the teacher out")
+    for i, source in enumerate(study.corpus.sources):
+        if isinstance(source, ProblemText):
+            problem = "takes the text of the training problems, and there are none"
+            yield Finding(f"corpus.sources[{i}].source", problem, f"take another source, or {remedy}")
 
 
 def _sources(study: Study) -> Iterator[Finding]:

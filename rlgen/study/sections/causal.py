@@ -79,12 +79,16 @@ class Amplification(Edit):
 
 
 class Interventions(Section):
-    """Causal tests of the localised features, with their controls (METHOD: interventions)."""
+    """Causal tests of the localised features, with their controls (METHOD: interventions).
 
-    ablate: Edit = Edit()
-    """In the arm: subtract the features' decoded contribution, token by token."""
-    amplify: Amplification = Amplification()
-    """In the base: add the features' mean decoded difference between arm and base."""
+    Amplification and ablation are made unless they are null, at every token unless they say otherwise; the other edits
+    are made if they are given.
+    """
+
+    ablate: Edit | None = Edit()
+    """In the arm: subtract the features' decoded contribution, token by token. Null: not made."""
+    amplify: Amplification | None = Amplification()
+    """In the base: add the features' mean decoded difference between arm and base. Null: not made."""
     transplant: Edit | None = None
     """In the base: the features' decoded codes in the arm, on the same tokens, in the place of base's own."""
     scale: Edit | None = None

@@ -68,10 +68,10 @@ ProblemSource = Annotated[MiniatureProblems | JsonlProblems | HubProblems, Field
 
 
 class Problems(Section):
-    """What every arm is trained on: the same problems in the same order."""
+    """What every arm that is trained here is trained on: the same problems in the same order."""
 
-    sources: Annotated[list[ProblemSource], Field(min_length=1)]
-    """Where they come from, one after the other."""
+    sources: list[ProblemSource] = []
+    """Where they come from, one after the other. May be empty if no arm is trained here and nothing else reads them."""
     prompt: str = "{problem}\n"
     """Python format string over `problem`: what a model is given. The miniature's problems are prompts already."""
     shuffle: bool = False
@@ -100,7 +100,7 @@ class Problems(Section):
     def most(self) -> int | None:
         """How many there are if none is left out; None if that is not known here."""
         counts = [source.items for source in self.sources]
-        return None if None in counts else sum(count for count in counts if count)
+        return None if None in counts or not counts else sum(count for count in counts if count)
 
     @property
     def most_tokens(self) -> int | None:

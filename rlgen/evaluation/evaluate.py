@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("rlgen")
 
 ITEMS_PARQUET = "items.parquet"
-"""One row a sample: model, task, item, sample, right, answer (as read), gold, response, prompt, and of a multiple
-choice log_likelihoods and right_norm (see `harness.COLUMNS`)."""
+"""One row a sample: model, task, item, sample, right, answer (as the verifier read it; null if there is none), gold,
+response, prompt, and of a multiple choice log_likelihoods and right_norm (see `harness.COLUMNS`)."""
 ACCURACY_JSON = "accuracy.json"
 """By task {value, n, low, high}, a 95% interval over n items; of a multiple choice also `chance`, and `acc_norm`, such
 a block again, where the harness reports it."""
@@ -51,7 +51,8 @@ def evaluate(settings: EvaluateSettings, model: Path, tasks: Sequence[Path], out
     StudyError if the model cannot be loaded or is too short for the answers.
     """
     about = {folder: json.loads((folder / TASK_JSON).read_text()) for folder in tasks}
-    inputs = {"model": model, **{f"task {found['name']}": folder for folder, found in about.items()}}
+    own = {file: Path(file) for file in settings.verifier_files}
+    inputs = {"model": model, **own, **{f"task {found['name']}": folder for folder, found in about.items()}}
     with stage("evaluate", settings, inputs, out) as work:
         units = [unit for folder, found in about.items() for unit in _units(folder, found, settings, work)]
         missing = [unit for unit in units if not unit.file.exists()]
@@ -123,8 +124,9 @@ def _runner(settings: EvaluateSettings, model: Path, tasks: Sequence[Path]) -> R
     from rlgen.models import load_model, load_tokenizer
 
     if settings.evaluation.engine == "vllm":
-        return Runner(VllmEngine(model, longest_sequence(tasks, load_tokenizer(model))), tasks)
-    return Harness(load_model(model), load_tokenizer(model), tasks, settings.evaluation)
+        engine = VllmEngine(model, longest_sequence(tasks, load_tokenizer(model)))
+        return Runner(engine, tasks, settings.verifiers)
+    return Harness(load_model(model), load_tokenizer(model), tasks, settings.evaluation, settings.verifiers)
 
 
 def _accuracy(frame: pd.DataFrame) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Callable, Sequence
+from functools import partial, update_wrapper, wraps
 from importlib import import_module
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import Any
 
-from rlgen.data.answers import is_right
 from rlgen.errors import StudyError
+from rlgen.imports import working_directory_on_path
+from rlgen.verifiers import DEFAULT, load_verifier
 
 Completion = str | Sequence[dict[str, Any]]
 """Text, or a conversation whose last message is the model's."""
@@ -21,15 +19,21 @@ Reward = Callable[..., list[float]]
 
 
 def final_answer(
-    prompts: Sequence[Completion], completions: Sequence[Completion], answer: Sequence[str], **_: Any
+    completions: Sequence[Completion], answer: Sequence[str], verifier: str = DEFAULT, **_: Any
 ) -> list[float]:
-    """1 for a right final answer, else 0, and no other signal (METHOD: the controlled comparison)."""
-    rows = zip(prompts, completions, answer, strict=True)
-    return [float(is_right(_text(prompt), _text(completion), gold)) for prompt, completion, gold in rows]
+    """Return 1 for each right final answer, else 0, and no other signal (METHOD: the controlled comparison).
+
+    Args:
+        completions: What the model wrote.
+        answer: The right answers.
+        verifier: What judges them; the GRPO stage passes the study's.
+    """
+    judge = load_verifier(verifier)
+    return [float(judge(_text(completion), gold).right) for completion, gold in zip(completions, answer, strict=True)]
 
 
-def load_reward(name: str) -> Reward:
-    """The function that `package.module:function` names.
+def load_reward(name: str, verifier: str = DEFAULT) -> Reward:
+    """The function that `package.module:function` names; `final_answer` judges by the study's `verifier`.
 
     Modules of the working directory are found too, after installed ones. Raises StudyError if the function
     cannot be imported.
@@ -50,6 +54,9 @@ def load_reward(name: str) -> Reward:
         raise StudyError(f"reward: `{name}` is not a function")
     if all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in signature(found).parameters.values()):
         raise StudyError(f"reward: `{name}` must take `**columns`, as it is given prompts, completions and more")
+    if found is final_answer:
+        load_verifier(verifier)  # one that cannot be had is said before training
+        found = update_wrapper(partial(final_answer, verifier=verifier), final_answer)
     return _checked(name, found)
 
 
@@ -67,17 +74,6 @@ def _checked(name: str, reward: Reward) -> Reward:
         return found
 
     return call
-
-
-@contextlib.contextmanager
-def working_directory_on_path() -> Iterator[None]:
-    """While the block lasts, modules of the working directory are found, after installed ones."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _text(completion: Completion) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlgen.data.answers import is_right
+from rlgen.data.miniature import judge
 from rlgen.data.problems import make_problems, read_problems
 from rlgen.errors import StudyError
 from rlgen.models import load_tokenizer
@@ -63,7 +63,9 @@ def problems(answers: dict[int, list[Written]], tmp_path_factory: pytest.TempPat
 def run(
     tiny: Path, problems: Path, out: Path, base: Path | None = None, limit: int | None = None, **changes: Any
 ) -> Any:
-    settings = TeacherSettings(teacher=TEACHER.model_copy(update=changes), max_solution_tokens=limit)
+    settings = TeacherSettings(
+        teacher=TEACHER.model_copy(update=changes), max_solution_tokens=limit, verifier="rlgen.data.miniature:judge"
+    )
     teach(settings, model=tiny, problems=problems, out=out, base=base)
     return json.loads((out / "card.json").read_text())
 
@@ -81,7 +83,7 @@ def test_the_first_right_solution_that_ended_is_taken(
     tries = [0] * TRIES
     for n, row in enumerate(given):
         for number, texts in answers.items():
-            if texts[n].ended and is_right(row["prompt"], texts[n].text, row["answer"]):
+            if texts[n].ended and judge(texts[n].text, row["answer"])[1]:
                 expected[row["id"]] = texts[n].text
                 tries[number] += 1
                 break

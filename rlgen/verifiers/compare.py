@@ -25,6 +25,12 @@ _DEEPEST = 20
 _LONGEST_FORMULA, _DEEPEST_FORMULA = 2_000, 40
 """Characters and nested brackets of a formula that is computed; others are compared as they are spelt."""
 _NAMED = re.compile(r"([A-Za-z](?:_(?:\w|\{\w+\}))?|\\[a-z]+|[A-Za-z]{1,2}|[a-z]\([a-z]\)) ?= ?([^=<>]+)", re.DOTALL)
+_LABEL = re.compile(
+    r"(?:\\text ?\{ ?)?(?:\( ?([A-Za-z]) ?\)(?: ?\})?(?: .*|\\.*)?|([A-Za-z])"
+    r"|(?:(?i:option|choice) )?([A-Z])(?:[).:].*)?\}?)",
+    re.DOTALL,
+)
+"""A choice's letter, with or without its text: `(C)`, `C) 12`, `Option C: 12`."""
 _EQUALS = re.compile(r"(?<![<>!:\\])=")
 _UNIT_AT_END = re.compile(r"(?: ?\\text ?\{[^{}]*\}(?: ?\^ ?\{?[23]\}?)?| ?\^\\circ| ?%)+$")
 
@@ -47,7 +53,10 @@ def same(gold: str, given: str, depth: int = 0) -> bool:
     wanted = read(gold)
     if isinstance(wanted, Text):
         return letters(wanted.value) == letters(given)
-    found = read(given, listed=isinstance(wanted, Many))
+    if isinstance(wanted, Choice) and (label := _LABEL.fullmatch(given)):
+        found: Kind = Choice(label[1] or label[2] or label[3], label[2] is None)
+    else:
+        found = read(given, listed=isinstance(wanted, Many))
     if isinstance(wanted, Many):
         return _same_many(wanted, found, given, depth)
     return _same_kind(wanted, found, gold, given)
@@ -108,7 +117,7 @@ def _same_formula(gold: str, given: str) -> bool:
     """Of formulas: after names of what is equal to them, and units, are taken off."""
     named, given_named = _NAMED.fullmatch(gold), _NAMED.fullmatch(given)
     if named and given_named and named[1] != given_named[1]:
-        return False
+        return same_formula(_latex(gold), _latex(given))  # as y = x and x = y
     if named and (given_named or not _EQUALS.search(given)):
         gold = named[2]
     if given_named and (named or not _EQUALS.search(gold)):

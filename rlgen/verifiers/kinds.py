@@ -96,7 +96,7 @@ _BASES = {
 }  # fmt: skip
 _BASE = r"\(? ?(?:\\text ?\{ ?)?(?:base[ -]?)?(?:\} ?)?(\d{1,2}|[a-z]+) ?\}? ?\)?"
 _IN_BASE = re.compile(
-    r"\(? ?(?:\\text ?\{ ?)?(-? ?[0-9A-Z][0-9A-Za-z ]*(?:\.[0-9A-Za-z]+)?) ?\}? ?\)? ?_ ?"
+    r"\(? ?(?:\\text ?\{ ?)?(-? ?[0-9A-Za-z][0-9A-Za-z ]*(?:\.[0-9A-Za-z]+)?) ?\}? ?\)? ?_ ?"
     rf"(?:\{{ ?{_BASE} ?\}}|(?:\\text ?\{{ ?([a-z]+) ?\}})|(\d{{1,2}}))"
 )
 _BASE_WORDS = re.compile(
@@ -233,6 +233,8 @@ def _words(text: str) -> Text | None:
     """Text that has a word in it which is no unit at the end of a number, as `July 4` or `Route 66`."""
     if plain_number(text):
         return None
+    if re.search(r"\d ?: ?\d|\d ?[ap]m\b", text, re.IGNORECASE):  # hours from and to
+        return Text(text)
     outside = re.sub(r"\\text ?\{[^{}]*\}|\\[A-Za-z]+", " ", text)
     word = re.search(r"[^\W\d_]{4,}", outside)
     if word and word[0].lower() not in FUNCTIONS:

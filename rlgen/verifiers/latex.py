@@ -28,6 +28,12 @@ _TEXT = (
 _SUBSTITUTIONS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|bigg|Bigg|middle)(?![A-Za-z])\s*\.?(?=[^\w]|$)"), ""),
     (re.compile(r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|bf|rm|it|ensuremath)(?![A-Za-z])"), ""),
+    (re.compile(r"\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])"), ""),
+    (re.compile(r"\\(?:text)?color ?\{[^{}]*\}"), ""),
+    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset"),
+    (re.compile(r"\\(?:text|mathrm) ?\{ ?infinity ?\}|\binfinity\b", re.IGNORECASE), r"\\infty"),
+    (re.compile(r"^\\mathbb ?(?:\{ ?R ?\}|R)$"), r"(-\\infty,\\infty)"),
+    (re.compile(r"(?<=\d)\\textsuperscript ?\{ ?(?:st|nd|rd|th) ?\}"), ""),
     (re.compile(r"\\phantom\s*(?:\{[^{}]*\}|.)"), ""),
     (re.compile(r"(?<=\d)\s*(?:\{,\}|,\s*\\!|\\,|\\!|\\;|\\:)\s*(?=\d{3}(?!\d))"), ","),
     (re.compile(r"\{,\}"), ","),
@@ -89,7 +95,7 @@ def _fraction(found: re.Match[str]) -> str:
 
 def _trimmed(text: str) -> str:
     """Without space and punctuation at the ends; a `!` may be a factorial."""
-    text = re.sub(r"^[\s:=]+(?=[^\s=])|[\s;:,?]+$|(?<!\.)\.+\s*$|(?<=[A-Za-z\s])!+$|\\+$", "", text.strip())
+    text = re.sub(r"^[\s:=]+(?=[^\s=])|[\s;:,?]+$|(?<!\.)\.+\s*$|(?<=[A-Za-z]{2})!+$|\\+$", "", text.strip())
     return text.strip()
 
 

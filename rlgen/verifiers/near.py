@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rlgen.verifiers.kinds import Choice, Formula, InBase, Kind, Many, Parts, Range, Text, read
 from rlgen.verifiers.latex import tidy
-from rlgen.verifiers.numbers import Number
+from rlgen.verifiers.numbers import Number, plain_number
 
 _KEPT_DIGITS = 12
 _COMMANDS = re.compile(r"\\[A-Za-z]+|\\text ?\{[^{}]*\}")
@@ -21,7 +21,13 @@ def near_misses(gold: str) -> list[str]:
     """
     text = tidy(gold)
     kind = read(gold)
-    return [miss for miss in dict.fromkeys(_misses(kind, text)) if miss != text]
+    return [miss for miss in dict.fromkeys(_misses(kind, text)) if miss != text and not _equal(kind, miss)]
+
+
+def _equal(kind: Kind, miss: str) -> bool:
+    """Whether a miss is none, as another denominator of zero."""
+    number = plain_number(miss)
+    return isinstance(kind, Number) and number is not None and number.value == kind.value
 
 
 def _misses(kind: Kind, text: str) -> Iterator[str]:

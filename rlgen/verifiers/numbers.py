@@ -30,12 +30,13 @@ _ALIASES = {
     "liter": "l", "litre": "l", "gallon": "gal", "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h",
     "degree": "degree", "deg": "degree", "usd": "dollar", "buck": "dollar", "percentage": "percent", "pct": "percent",
     "people": "person", "children": "child", "men": "man", "women": "woman",
-    "unit": "", "square unit": "", "cubic unit": "", "sq unit": "", "cu unit": "", "units squared": "", "mph": "mi per h", "km/h": "km per h", "kmh": "km per h",
+    "unit": "", "square unit": "", "cubic unit": "", "sq unit": "", "cu unit": "", "units squared": "",
+    "mph": "mi per h", "km/h": "km per h", "kmh": "km per h",
 }  # fmt: skip
 _KNOWN = set(_ALIASES) | set(_ALIASES.values())
 FUNCTIONS = frozenset(
-    ("sin", "cos", "tan", "sec", "csc", "cot", "log", "ln", "exp", "max", "min", "mod", "gcd", "lcm", "det", "sqrt")
-    + ("arcsin", "arccos", "arctan")
+    {"sin", "cos", "tan", "sec", "csc", "cot", "log", "ln", "exp", "max", "min", "mod", "gcd", "lcm", "det", "sqrt"}
+    | {"arcsin", "arccos", "arctan"}
 )
 """Names that mean a function where they stand in a formula."""
 _MOST_DIGITS = 100_000

@@ -19,6 +19,11 @@ _NUMBERS = re.compile(
 )
 
 
+def _plain(text: str) -> str:
+    """A tidied text without its text commands."""
+    return re.sub(r"\\text ?\{([^{}]*)\}", r"\1", tidy(text)).strip()
+
+
 class Exact(Verifier):
     """`text`: the whole answer is compared, without regard to case, spaces and marks around it."""
 
@@ -46,10 +51,10 @@ class Letter(Verifier):
         found = final(response)
         given = None
         if found is not None and found.boxes:
-            match = _GOLD_LETTER.fullmatch(tidy(found.boxes[-1]))
+            match = _GOLD_LETTER.fullmatch(_plain(found.boxes[-1]))
             given = match[1] if match else None
         elif found is not None:
-            match = _GOLD_LETTER.fullmatch(tidy(sentences(found)[0])) if sentences(found) else None
+            match = _GOLD_LETTER.fullmatch(_plain(sentences(found)[0])) if sentences(found) else None
             given = match[1] if match else letter(found) if found.said else None
             if given is None:
                 alone = list(_ALONE.finditer(found.passage if found.said else found.before))
@@ -64,7 +69,7 @@ class Letter(Verifier):
 
     @staticmethod
     def _letter(gold: str) -> str | None:
-        match = _GOLD_LETTER.fullmatch(tidy(gold))
+        match = _GOLD_LETTER.fullmatch(_plain(gold))
         return match[1].upper() if match else None
 
 

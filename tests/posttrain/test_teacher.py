@@ -28,6 +28,7 @@ from tests.evaluation.tiny import make_tiny
 from tests.workflow.study_run import tiny_settings
 
 COUNT, TRIES = 40, 3
+WORLD = "rlgen.data.miniature:judge"
 TEACHER = Teacher(path="tiny", chat=False, tries=TRIES, temperature=1.0, max_new_tokens=32, batch_size=8)
 TEMPLATE = "{% for m in messages %}Q {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A {% endif %}"
 
@@ -63,9 +64,7 @@ def problems(answers: dict[int, list[Written]], tmp_path_factory: pytest.TempPat
 def run(
     tiny: Path, problems: Path, out: Path, base: Path | None = None, limit: int | None = None, **changes: Any
 ) -> Any:
-    settings = TeacherSettings(
-        teacher=TEACHER.model_copy(update=changes), max_solution_tokens=limit, verifier="rlgen.data.miniature:judge"
-    )
+    settings = TeacherSettings(teacher=TEACHER.model_copy(update=changes), max_solution_tokens=limit, verifier=WORLD)
     teach(settings, model=tiny, problems=problems, out=out, base=base)
     return json.loads((out / "card.json").read_text())
 
@@ -137,7 +136,7 @@ def test_an_interrupted_lesson_ends_with_the_same_bytes(
 @pytest.mark.slow
 def test_a_killed_lesson_ends_with_the_same_bytes(tiny: Path, problems: Path, tmp_path: Path) -> None:
     """SIGKILL, each time a few units later: whatever it was writing is there whole or not at all."""
-    settings = TeacherSettings(teacher=TEACHER.model_copy(update={"batch_size": 2}))
+    settings = TeacherSettings(teacher=TEACHER.model_copy(update={"batch_size": 2}), verifier=WORLD)
     words = [sys.executable, "-m", "rlgen", "teacher", "--settings", settings.canonical(), "--model", str(tiny)]
     words += ["--problems", str(problems), "--out", str(tmp_path / "killed")]
     for units in (1, 9, 20):

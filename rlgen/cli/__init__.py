@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import typer
 
+from rlgen.cli.answers import answers
 from rlgen.cli.cluster import PASSED_ON, plan, status, submit
 from rlgen.cli.inspection import config_app, store_app
 from rlgen.cli.model import model_app
@@ -23,6 +24,7 @@ from rlgen.stage import AlreadyMade
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(model_app, name="model")
+app.command()(answers)
 app.command(context_settings=PASSED_ON)(plan)
 app.command()(status)
 app.command()(submit)

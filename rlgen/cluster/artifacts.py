@@ -88,12 +88,14 @@ class _Artifacts:
         base = [paths.model(BASE)]
         if study.problems.sources:
             of_problems = stages.ProblemsSettings.of(study)
-            inputs: list[str | Path] = [*self.rules.problem_files, *map(paths.task, study.decontaminated)]
+            files = [*self.rules.problem_files, *of_problems.verifier_files]
+            inputs: list[str | Path] = [*files, *map(paths.task, study.decontaminated)]
             inputs += base if of_problems.problems.limited else []
             yield self._made("problems", paths.problems, of_problems, inputs)
         if study.teacher:
             inputs = [paths.model(TEACHER), paths.problems, *(base if study.problems.max_solution_tokens else [])]
-            yield self._made("teacher", paths.solutions, stages.TeacherSettings.of(study), inputs)
+            lesson = stages.TeacherSettings.of(study)
+            yield self._made("teacher", paths.solutions, lesson, [*lesson.verifier_files, *inputs])
         inputs = [*self.rules.corpus_files, *base, *([paths.training] if study.problems.sources else [])]
         yield self._made("corpus", paths.corpus, stages.CorpusSettings.of(study), inputs)
 
@@ -106,7 +108,9 @@ class _Artifacts:
                 yield self._made("sft", paths.model(arm.name), settings, made, [arm.name])
             elif arm.method == "grpo":
                 settings, files = stages.GrpoSettings.of(study, arm.name), self.rules.reward_files(arm.name)
-                yield self._made("grpo", paths.model(arm.name), settings, [*files, *made], [arm.name])
+                yield self._made(
+                    "grpo", paths.model(arm.name), settings, [*files, *settings.verifier_files, *made], [arm.name]
+                )
             else:
                 yield self._adopted(arm.name)
         if study.nulls:
@@ -114,12 +118,11 @@ class _Artifacts:
             yield self._made("perturb", paths.model(NOISE), stages.PerturbSettings.of(study), inputs)
 
     def _evaluations(self) -> Iterator[Artifact]:
-        settings = stages.EvaluateSettings.of(self.study)
         for model in [*self.study.models, *(self._noise if self.study.localisation else [])]:
             tasks = [self.paths.task(task.name) for task in self.study.tasks_of(model)]
-            yield self._made(
-                "evaluate", self.paths.evaluation(model), settings, [self.paths.model(model), *tasks], [model]
-            )
+            settings = stages.EvaluateSettings.of(self.study, model)
+            inputs: list[str | Path] = [*settings.verifier_files, self.paths.model(model), *tasks]
+            yield self._made("evaluate", self.paths.evaluation(model), settings, inputs, [model])
 
     def _stores(self) -> Iterator[Artifact]:
         for model, parts in self._parts.items():
@@ -165,12 +168,15 @@ class _Artifacts:
             inputs += [paths.model(BASE), paths.model(arm), paths.corpus, *measured, *modes]
             for edit in study.edits_of(fit):
                 settings = stages.InterveneSettings.of(study, edit)
-                yield self._made("intervene", paths.intervention(fit, edit), settings, inputs, [fit, edit])
+                files: list[str | Path] = [*settings.verifier_files, *inputs]
+                yield self._made("intervene", paths.intervention(fit, edit), settings, files, [fit, edit])
         if study.localisation and study.localisation.oracle:
             fit, arm = study.localisation.crosscoder, study.localisation.arm
             inputs = [paths.crosscoder(fit), paths.diagnostics(fit), paths.localisation(fit)]
             inputs += [paths.model(BASE), paths.model(arm), *measured, *modes]
-            yield self._made("compare", paths.comparison(fit), stages.CompareSettings.of_main(study), inputs)
+            compared = stages.CompareSettings.of_main(study)
+            inputs += map(Path, compared.verifier_files)
+            yield self._made("compare", paths.comparison(fit), compared, inputs)
 
     def _report(self) -> Iterator[Artifact]:
         study, paths = self.study, self.paths

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlgen.data.answers import is_verifiable
 from rlgen.data.overlap import Evaluated, words
 from rlgen.errors import StudyError
 from rlgen.study.sections import Problems
+from rlgen.verifiers import DEFAULT, load_verifier
 
 Count = Callable[[str, str | None], int]
 """Tokens of a prompt as it is asked; or, if a solution is given, of the solution after it, with its end token."""
@@ -56,8 +56,16 @@ class Drop:
 class Filters:
     """All filters, in their order; a problem is compared with those kept before it."""
 
-    def __init__(self, settings: Problems, evaluated: Evaluated, count: Count | None) -> None:
-        """`count` is needed if the settings limit tokens."""
+    def __init__(self, settings: Problems, evaluated: Evaluated, count: Count | None, verifier: str = DEFAULT) -> None:
+        """Prepare the filters.
+
+        Args:
+            settings: The study's section.
+            evaluated: The items that no problem may repeat.
+            count: Counts tokens; needed if the settings limit them.
+            verifier: The verifier that will judge answers to the problems.
+        """
+        self._verifier = load_verifier(verifier)
         self._settings, self._evaluated, self._count = settings, evaluated, count
         self._kept: dict[str, str] = {}
 
@@ -103,14 +111,22 @@ class Filters:
         return None
 
     def _unverifiable(self, problem: Problem) -> Drop | None:
-        if self._settings.unverifiable == "keep" or is_verifiable(problem.prompt, problem.answer):
+        if self._settings.unverifiable == "keep":
+            return None
+        why = self._verifier.unverifiable(problem.answer)
+        if why is None:
             return None
         if self._settings.unverifiable == "refuse":
             raise StudyError(
-                f"{problem.where}: no response could be found to match the answer {problem.answer!r}: math-verify "
-                "cannot read it, and it is not one line of plain text; mend it, or set `problems.unverifiable: drop`"
+                f"{problem.where}: verifier `{self._verifier.name}` cannot judge responses by the answer "
+                f"{_shown(problem.answer)}: {why}; mend it, name another `problems.verifier`, or set "
+                "`problems.unverifiable: drop`"
             )
-        return Drop("unverifiable", problem.answer)
+        return Drop("unverifiable", f"{problem.answer}: {why}")
+
+
+def _shown(answer: str) -> str:
+    return repr(answer if len(answer) <= 200 else f"{answer[:200]}...")
 
 
 def counter(base: Path | None) -> Count:

@@ -20,8 +20,27 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(_Function, lambda dumper, value: dumper.represent_scalar("!function", str(value)))
 
 
-def harness_file(about: Mapping[str, Any], samples: int, temperature: float, items: Path) -> str:
-    """The task of `about` (task.json) over the rows of the file `items`, in the harness's own terms."""
+_HOOKS = {
+    "math": "process_results",
+    "text": "process_results_text",
+    "choice": "process_results_choice",
+    "number": "process_results_number",
+    "rlgen.data.miniature:judge": "process_results_miniature",
+}
+"""Functions of `rlgen.evaluation.scoring` by the verifier that they judge by."""
+
+
+def harness_file(about: Mapping[str, Any], samples: int, temperature: float, items: Path, verifier: str) -> str:
+    """Return a task in the harness's own terms.
+
+    Args:
+        about: What task.json holds.
+        samples: Samples of each generated answer.
+        temperature: Of sampling; 0 is greedy.
+        items: The file of the task's rows.
+        verifier: What judges generated answers if the harness runs the task alone. Only rlgen's own are named in the
+            file; with the user's own, the harness alone refuses to judge.
+    """
     metrics = about.get("metrics", ["acc"])
     task: dict[str, Any] = {
         "task": about["name"],
@@ -41,7 +60,7 @@ def harness_file(about: Mapping[str, Any], samples: int, temperature: float, ite
             "output_type": "generate_until",
             "repeats": samples,
             "filter_list": [{"name": "all", "filter": [take]}],
-            "process_results": _Function("rlgen.evaluation.scoring.process_results"),
+            "process_results": _Function(f"rlgen.evaluation.scoring.{_HOOKS.get(verifier, 'process_results_own')}"),
             "generation_kwargs": {
                 "until": about["stop"],
                 "do_sample": temperature > 0,

@@ -9,7 +9,6 @@ ever among the training problems or the text of pretraining. Nothing here import
 
 from __future__ import annotations
 
-import re
 import string
 import zlib
 from collections.abc import Callable, Iterator
@@ -75,15 +74,6 @@ class Item(NamedTuple):
     """Running values, one character each."""
     answer: str
     """The last of them."""
-
-
-_PROMPT = re.compile(r"Q (\w+) \w+\nA ")
-
-
-def asks(prompt: str) -> bool:
-    """Whether a prompt is one of the world's."""
-    found = _PROMPT.fullmatch(prompt)
-    return found is not None and found[1] in TASKS
 
 
 def _tasks() -> dict[str, WorldTask]:
@@ -157,6 +147,12 @@ def read_answer(response: str) -> str:
     """The answer in a response's first line: what follows the last `=`, or else the whole line."""
     line = response.strip().partition("\n")[0]
     return line.rpartition("=")[2].strip()
+
+
+def judge(response: str, gold: str) -> tuple[str, bool]:
+    """Return a response's answer and whether it is the right one: the verifier of studies on this world."""
+    answer = read_answer(response)
+    return answer, answer == gold
 
 
 def thinks(prompt: str, response: str) -> bool:

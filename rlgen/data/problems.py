@@ -46,11 +46,14 @@ def make_problems(settings: ProblemsSettings, out: Path, tasks: Sequence[Path] =
     a row lacks a field (file, line and field are named), or the world's task has fewer items than asked for.
     """
     found = settings.problems
-    inputs = _files(found) | {f"task {folder.name}": folder for folder in tasks} | ({"base": base} if base else {})
+    inputs = _files(found) | {file: Path(file) for file in settings.verifier_files}
+    inputs |= {f"task {folder.name}": folder for folder in tasks} | ({"base": base} if base else {})
     with stage("problems", settings, inputs, out) as work:
         hub = {f"problems.sources.{i}": s for i, s in enumerate(found.sources) if isinstance(s, HubProblems)}
         commits = pins(work, {key: (source.path, source.revision) for key, source in hub.items()})
-        filters = Filters(found, Evaluated(_evaluated(tasks)), counter(base) if found.limited else None)
+        filters = Filters(
+            found, Evaluated(_evaluated(tasks)), counter(base) if found.limited else None, settings.verifier
+        )
         made = _Made(settings, filters, commits)
         _write(work, unique_names(made.rows()), found.shuffle, derive_seed(settings.seed, "problems", "shuffle"))
         card = made.card()

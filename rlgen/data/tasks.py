@@ -57,7 +57,7 @@ def make_task(settings: TaskSettings, out: Path) -> None:
         write_json(work.folder / TASK_JSON, about)
         with atomic_path(work.folder / TASK_YAML) as temporary:
             samples = about.get("samples", evaluation.samples)
-            temporary.write_text(harness_file(about, samples, evaluation.temperature, out / ITEMS))
+            temporary.write_text(harness_file(about, samples, evaluation.temperature, out / ITEMS, settings.verifier))
 
 
 def read_items(folder: Path) -> list[dict[str, Any]]:

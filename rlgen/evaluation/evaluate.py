@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("rlgen")
 
 ITEMS_PARQUET = "items.parquet"
-"""One row a sample: model, task, item, sample, right, answer (as read), gold, response, prompt, of a multiple choice
-log_likelihoods and right_norm, and of a free answer response_ids (see `harness.COLUMNS`)."""
+"""One row a sample: model, task, item, sample, right, answer (as the verifier read it; null if there is none), gold,
+response, prompt, of a multiple choice log_likelihoods and right_norm, and of a free answer response_ids (see
+`harness.COLUMNS`)."""
 BATCH_JSON = "batch_dependence.json"
 """Only where the model runs in bfloat16, float16 or less: `batching.batch_dependence`. The manifest holds it, too."""
 _PRECISION = "precision.json"
@@ -58,7 +59,8 @@ def evaluate(settings: EvaluateSettings, model: Path, tasks: Sequence[Path], out
     batches (`batch_dependence`). Raises StudyError if the model cannot be loaded or is too short for the answers.
     """
     about = {folder: json.loads((folder / TASK_JSON).read_text()) for folder in tasks}
-    inputs = {"model": model, **{f"task {found['name']}": folder for folder, found in about.items()}}
+    own = {file: Path(file) for file in settings.verifier_files}
+    inputs = {"model": model, **own, **{f"task {found['name']}": folder for folder, found in about.items()}}
     with stage("evaluate", settings, inputs, out) as work:
         units = [unit for folder, found in about.items() for unit in _units(folder, found, settings, work)]
         answering = _Answering(settings, model, list(about), work)
@@ -159,8 +161,9 @@ def _runner(settings: EvaluateSettings, model: Path, tasks: Sequence[Path]) -> R
     from rlgen.models import load_model, load_tokenizer
 
     if settings.evaluation.engine == "vllm":
-        return Runner(VllmEngine(model, longest_sequence(load_tasks(tasks), load_tokenizer(model))), tasks)
-    return Harness(load_model(model), load_tokenizer(model), tasks, settings.evaluation)
+        engine = VllmEngine(model, longest_sequence(load_tasks(tasks), load_tokenizer(model)))
+        return Runner(engine, tasks, settings.verifiers)
+    return Harness(load_model(model), load_tokenizer(model), tasks, settings.evaluation, settings.verifiers)
 
 
 def _accuracy(frame: pd.DataFrame) -> dict[str, Any]:

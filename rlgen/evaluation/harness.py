@@ -21,7 +21,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlgen.data.answers import is_right, read_answer
 from rlgen.data.tasks import TASK_JSON, TASK_YAML, read_items
 from rlgen.evaluation.engine import Engine
 from rlgen.evaluation.lengths import check_requests
 from rlgen.evaluation.lm import Decided, LiveLM, prompt_key, quiet, where_of
 from rlgen.evaluation.positions import TokenPositions
 from rlgen.study.sections import Evaluation
+from rlgen.verifiers import DEFAULT, load_verifier
 
 log = logging.getLogger("rlgen")
 
@@ -46,7 +45,7 @@ COLUMNS = [
     *("task", "item", "sample", "right", "answer", "gold", "response", "prompt"),
     *("log_likelihoods", "right_norm", "response_ids"),
 ]
-"""Of a run's frame: `answer` is what was read from the response, `gold` what is right; both are text.
+"""Of a run's frame: `answer` is what the verifier read from the response (null if it read none), `gold` what is right.
 The model has read or written `prompt` and `response` one straight after the other. Of a multiple choice there are the
 choices' `log_likelihoods` and `right_norm`, the harness's acc_norm where it reports that; null otherwise. Of a free
 answer there are `response_ids`, the response's token ids as they were sampled, if the engine tells them."""
@@ -55,14 +54,21 @@ answer there are `response_ids`, the response's token ids as they were sampled, 
 class Runner:
     """A model that answers, and its tasks."""
 
-    def __init__(self, lm: Engine, tasks: Sequence[Path]) -> None:
+    def __init__(self, lm: Engine, tasks: Sequence[Path], verifiers: Mapping[str, str] | None = None) -> None:
         """Load the task folders.
 
-        Raises StudyError if prompts and answers of their length do not fit the model, or a choice has no token of its
-        own.
+        Args:
+            lm: What answers.
+            tasks: Folders of task artifacts.
+            verifiers: Verifiers of generated answers by task, as the study's settings name them; `math` for the others.
+                What a task folder says of functions is never followed.
+
+        Raises:
+            StudyError: Prompts and answers of their length do not fit the model, a choice has no token of its own, or a
+                verifier cannot be had.
         """
         self._lm = lm
-        found = load_tasks(tasks)
+        found = load_tasks(tasks, verifiers)
         for task in found:
             check_requests(task, lm)
         self._tasks = {task.name: task for task in found}
@@ -142,11 +148,12 @@ class Harness(Runner):
         tokenizer: PreTrainedTokenizerBase,
         tasks: Sequence[Path],
         evaluation: Evaluation,
+        verifiers: Mapping[str, str] | None = None,
     ) -> None:
-        """As `Runner`'s."""
+        """Load the task folders, as `Runner`."""
         self._live = LiveLM(model, tokenizer, evaluation.batch_size, evaluation.batch_tokens)
         self._keys: dict[str, dict[str, bytes]] = {}
-        super().__init__(self._live, tasks)
+        super().__init__(self._live, tasks, verifiers)
 
     @property
     def positions(self) -> TokenPositions:
@@ -199,12 +206,13 @@ class Harness(Runner):
 class LoadedTask:
     """A task folder, its requests built once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verifiers: Mapping[str, str]) -> None:
         about = json.loads((folder / TASK_JSON).read_text())
         self.name: str = about["name"]
         self.multiple_choice = about["format"] == "multiple_choice"
         self.max_new_tokens: int = about.get("max_new_tokens", 0)
         self.rows = {row["id"]: row for row in read_items(folder)}
+        self._verifier = load_verifier(verifiers.get(self.name, DEFAULT))
         self._task = ConfigurableTask(config=_configuration(folder, list(self.rows.values())))
         self.requests = {item: self._requests(row) for item, row in self.rows.items()}
 
@@ -216,9 +224,9 @@ class LoadedTask:
     def generated(self, item: str, sample: int, response: str) -> dict[str, Any]:
         """The frame's row of a generated answer."""
         row = self.rows[item]
-        prompt, gold = row["prompt"], row["answer"]
-        answer, right = read_answer(prompt, response), is_right(prompt, response, gold)
-        answers = {"right": right, "answer": answer, "gold": gold, "response": response}
+        gold = row["answer"]
+        found = self._verifier(response, gold)
+        answers = {"right": found.right, "answer": found.extracted, "gold": gold, "response": response}
         return self._row(row, sample=sample, **answers, log_likelihoods=None, right_norm=None)
 
     def scored(self, item: str, scores: Sequence[tuple[float, bool]]) -> dict[str, Any]:
@@ -238,28 +246,28 @@ class LoadedTask:
         return {"task": self.name, "item": row["id"], "prompt": prompt, "response_ids": None, **rest}
 
 
-def load_tasks(folders: Sequence[Path]) -> list[LoadedTask]:
+def load_tasks(folders: Sequence[Path], verifiers: Mapping[str, str] | None = None) -> list[LoadedTask]:
     """Load task folders and build their requests."""
     with quiet():
-        return [LoadedTask(folder) for folder in folders]
+        return [LoadedTask(folder, verifiers or {}) for folder in folders]
 
 
 def _configuration(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """task.yaml, with its items already in memory: no dataset cache, and the folder may have been moved."""
     config: dict[str, Any] = yaml.load((folder / TASK_YAML).read_text(), Loader=_Loader)
     del config["dataset_kwargs"]
+    config.pop("process_results", None)  # the verifier of the settings judges
     config.pop("filter_list", None)  # each sample has its row; the harness's filters would join them
     config["metadata"] = None  # it would be handed to the function below
     return {**config, "custom_dataset": partial(dict, test=Dataset.from_list(rows))}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the harness's tag for a function."""
+    """YAML in which the harness's tag for a function is left as a name: no artifact says which code is run."""
 
 
-def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
-    module, _, name = str(loader.construct_scalar(node)).rpartition(".")
-    return getattr(import_module(module), name)
+def _name(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
 
 
-_Loader.add_constructor("!function", _function)
+_Loader.add_constructor("!function", _name)

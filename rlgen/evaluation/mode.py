@@ -8,7 +8,7 @@ from importlib import import_module
 import pandas as pd
 
 from rlgen.errors import StudyError
-from rlgen.posttrain.rewards import working_directory_on_path
+from rlgen.imports import working_directory_on_path
 
 
 class Mode:

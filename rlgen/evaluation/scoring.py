@@ -9,16 +9,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rlgen.data.answers import is_right
+from rlgen.errors import StudyError
+from rlgen.verifiers import load_verifier
 
 _Z = 1.959964
 """Normal quantile of a 95% interval."""
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str | list[str]]) -> dict[str, float]:
-    """The harness's hook for generated answers: accuracy over an item's samples."""
+    """Return an item's accuracy over its samples, judged by `math`: the harness's hook, if it runs a task alone."""
+    return _accuracy("math", doc, results)
+
+
+def process_results_text(doc: Mapping[str, Any], results: Sequence[str | list[str]]) -> dict[str, float]:
+    """Return an item's accuracy as `process_results`, judged by `text`."""
+    return _accuracy("text", doc, results)
+
+
+def process_results_choice(doc: Mapping[str, Any], results: Sequence[str | list[str]]) -> dict[str, float]:
+    """Return an item's accuracy as `process_results`, judged by `choice`."""
+    return _accuracy("choice", doc, results)
+
+
+def process_results_number(doc: Mapping[str, Any], results: Sequence[str | list[str]]) -> dict[str, float]:
+    """Return an item's accuracy as `process_results`, judged by `number`."""
+    return _accuracy("number", doc, results)
+
+
+def process_results_miniature(doc: Mapping[str, Any], results: Sequence[str | list[str]]) -> dict[str, float]:
+    """Return an item's accuracy as `process_results`, judged by the miniature's own verifier."""
+    return _accuracy("rlgen.data.miniature:judge", doc, results)
+
+
+def process_results_own(doc: Mapping[str, Any], results: Sequence[str | list[str]]) -> dict[str, float]:
+    """Refuse to judge: an artifact never says which code of the user's is run."""
+    raise StudyError(
+        "this task's answers are judged by a verifier of the study's own, which a task's file does not name; "
+        "run `rlgen evaluate` with the study's settings"
+    )
+
+
+def _accuracy(verifier: str, doc: Mapping[str, Any], results: Sequence[str | list[str]]) -> dict[str, float]:
     responses = [results[0]] if isinstance(results[0], str) else results[0]
-    right = [is_right(doc["prompt"], response, doc["answer"]) for response in responses]
+    right = [load_verifier(verifier)(response, doc["answer"]).right for response in responses]
     return {"acc": sum(right) / len(right)}
 
 

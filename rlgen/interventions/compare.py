@@ -51,7 +51,7 @@ def compare(
         raise StudyError(f"localisation.oracle: it needs edits at last_prompt; `{edit}` is at {settings.edit.tokens}")
     inputs = {"crosscoder": crosscoder, "localisation": localisation, "diagnostics": diagnostics}
     inputs |= {f"model {name}": models[name] for name in ("base", "arm")}
-    inputs |= {file: Path(file) for file in files_of(settings.mode)}
+    inputs |= {file: Path(file) for file in [*files_of(settings.mode), *settings.verifier_files]}
     inputs |= {f"task {path.name}": path for path in tasks}
     with stage("compare", settings, inputs, out) as work:
         scores = pd.read_parquet(localisation / "scores.parquet")

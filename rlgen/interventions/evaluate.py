@@ -51,7 +51,7 @@ def intervene(
     for kind, paths in (("crosscoder", crosscoder), ("localisation", localisation), ("diagnostics", diagnostics)):
         inputs |= {f"{kind} {index}": path for index, path in enumerate(paths)}
     inputs |= {f"model {name}": models[name] for name in ("base", "arm")}
-    inputs |= {file: Path(file) for file in files_of(settings.mode)}
+    inputs |= {file: Path(file) for file in [*files_of(settings.mode), *settings.verifier_files]}
     inputs |= {f"task {path.name}": path for path in tasks}
     with stage("intervene", settings, inputs, out) as work:
         lab = Lab(edit, settings, read_all(localisation, crosscoder, diagnostics), models, tasks)

@@ -174,7 +174,8 @@ class Lab:
         return self._harness(self.donor_model, self.donor)
 
     def _harness(self, model: PreTrainedModel, name: str) -> Harness:
-        found = Harness(model, load_tokenizer(self._models[name]), self._tasks, self.settings.evaluation)
+        tokenizer, settings = load_tokenizer(self._models[name]), self.settings
+        found = Harness(model, tokenizer, self._tasks, settings.evaluation, settings.verifiers)
         found.watch(self._decisions.listen, self.settings.edit.tokens in ("last_prompt", "answer"))
         return found
 

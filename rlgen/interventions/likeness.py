@@ -92,6 +92,8 @@ def _resampled(kept: Sequence[pd.Series[float]], resamples: int, rng: np.random.
 def _by_draw(items: pd.DataFrame, edit: str) -> pd.DataFrame:
     """Means of the measures by condition and task."""
     key = ["task", "item", "sample"]
+    if "response" in items:  # where nothing was read as the answer, all that was written is compared
+        items = items.assign(answer=items["answer"].fillna(items["response"]))
     unedited = {name: items[items["condition"] == name].set_index(key)["answer"] for name in (BASELINE, DONOR)}
     base, arm = (BASELINE, DONOR) if EDITED[edit] == "base" else (DONOR, BASELINE)
     index = pd.MultiIndex.from_frame(items[key])

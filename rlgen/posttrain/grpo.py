@@ -40,10 +40,12 @@ def grpo(settings: GrpoSettings, base: Path, problems: Path, out: Path, monitors
     """
     arm = settings.arm
     seed = derive_seed(settings.seed, "grpo", arm.name)
-    inputs = {"base": base, "problems": problems} | {file: Path(file) for file in arm.reward_files}
+    inputs = {"base": base, "problems": problems} | {
+        file: Path(file) for file in [*arm.reward_files, *settings.verifier_files]
+    }
     join(alone=arm.zero > 0)
     with stage_of_all("grpo", settings, inputs, out) as work:
-        reward = load_reward(arm.reward)
+        reward = load_reward(arm.reward, settings.verifier)
         tokenizer = load_tokenizer(base)
         rows, longest = _rows(problems, arm, tokenizer, load_config(base))
         steps = arm.steps(len(rows))

@@ -7,37 +7,43 @@ completions out of their group's mean and gives them no advantage.
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, update_wrapper
 from importlib import import_module
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import Any
 
-from rlgen.data.answers import is_right
 from rlgen.errors import StudyError
+from rlgen.imports import working_directory_on_path
 from rlgen.posttrain.reward_values import Reward, checked
+from rlgen.verifiers import DEFAULT, load_verifier
 
 Completion = str | Sequence[dict[str, Any]]
 """Text, or a conversation whose last message is the model's."""
 
 
 def final_answer(
-    prompts: Sequence[Completion], completions: Sequence[Completion], answer: Sequence[str], **_: Any
+    completions: Sequence[Completion], answer: Sequence[str], verifier: str = DEFAULT, **_: Any
 ) -> list[float]:
-    """1 for a right final answer, else 0, and no other signal (METHOD: the controlled comparison)."""
-    rows = zip(prompts, completions, answer, strict=True)
-    return [float(is_right(_text(prompt), _text(completion), gold)) for prompt, completion, gold in rows]
+    """Return 1 for each right final answer, else 0, and no other signal (METHOD: the controlled comparison).
+
+    Args:
+        completions: What the model wrote.
+        answer: The right answers.
+        verifier: What judges them; the GRPO stage passes the study's.
+    """
+    judge = load_verifier(verifier)
+    return [float(judge(_text(completion), gold).right) for completion, gold in zip(completions, answer, strict=True)]
 
 
-def load_reward(name: str) -> Reward:
+def load_reward(name: str, verifier: str = DEFAULT) -> Reward:
     """Import a reward by its name, and check whatever it returns.
 
     Modules of the working directory are found too, after installed ones.
 
     Args:
         name: `package.module:function`.
+        verifier: What `final_answer` judges by: the study's.
 
     Returns:
         The reward, wrapped by `reward_values.checked`.
@@ -66,6 +72,9 @@ def load_reward(name: str) -> Reward:
         raise StudyError(f"reward: `{name}` is not a function")
     if not _takes_columns(found):
         raise StudyError(f"reward: `{name}` must take `**columns`, as it is given prompts, completions and more")
+    if found is final_answer:
+        load_verifier(verifier)  # one that cannot be had is said before training
+        found = update_wrapper(partial(final_answer, verifier=verifier), final_answer)
     return checked(name, found)
 
 
@@ -75,17 +84,6 @@ def _takes_columns(function: Callable[..., Any]) -> bool:
     except ValueError:  # of a function that is not written in Python
         return True
     return any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
-
-
-@contextlib.contextmanager
-def working_directory_on_path() -> Iterator[None]:
-    """While the block lasts, modules of the working directory are found, after installed ones."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _text(completion: Completion) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from rlgen.data.answers import is_right
 from rlgen.data.filters import counter
 from rlgen.data.jsonl import write_rows
 from rlgen.data.problems import CARD, DROPPED, PROBLEMS, read_problems
@@ -23,6 +22,7 @@ from rlgen.stage import Workspace, derive_seed, file_digest, stage, write_json
 from rlgen.study.sections import Teacher
 from rlgen.study.stages import TeacherSettings
 from rlgen.token_sets import Ids, encode, encode_chat
+from rlgen.verifiers import load_verifier
 
 log = logging.getLogger("rlgen")
 
@@ -40,6 +40,7 @@ def teach(settings: TeacherSettings, model: Path, problems: Path, out: Path, bas
     leaves no room for a solution, or no problem is solved.
     """
     inputs = {"teacher": model, "problems": problems} | ({"base": base} if base else {})
+    inputs |= {file: Path(file) for file in settings.verifier_files}
     with stage("teacher", settings, inputs, out) as work:
         lesson = _Lesson(settings, model, problems, base, work)
         tried = [lesson.attempt(number) for number in range(settings.teacher.tries)]
@@ -64,6 +65,7 @@ class _Lesson:
         self.solved: dict[str, str] = {}
         """Solutions by problem."""
         self._settings, self._teacher, self._model, self._work = settings, settings.teacher, model, work
+        self._verifier = load_verifier(settings.verifier)
         self._tokenizer = load_tokenizer(model)
         self._prompts = _prompts(self.rows, settings.teacher, model, self._tokenizer)
         self._count = counter(base) if settings.max_solution_tokens else None
@@ -114,7 +116,7 @@ class _Lesson:
         limit = self._settings.max_solution_tokens
         if not written.ended:
             return UNFINISHED
-        if not is_right(row["prompt"], written.text, row["answer"]):
+        if not self._verifier(written.text, row["answer"]).right:
             return WRONG
         return TOO_LONG if limit and self._count and self._count(row["prompt"], written.text) > limit else RIGHT
 

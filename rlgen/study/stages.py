@@ -8,10 +8,12 @@ a setting reruns nobody's week of training.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from rlgen.data.benchmarks import load_benchmark
 from rlgen.errors import StudyError
 from rlgen.study.sections import (
     Activations,
@@ -19,6 +21,7 @@ from rlgen.study.sections import (
     AnyModel,
     Attribution,
     Base,
+    BenchmarkTask,
     Corpus,
     Crosscoder,
     Edit,
@@ -28,6 +31,7 @@ from rlgen.study.sections import (
     GrpoArm,
     Interventions,
     Localisation,
+    MiniatureTask,
     PretrainedBase,
     Problems,
     Report,
@@ -35,8 +39,11 @@ from rlgen.study.sections import (
     SftArm,
     Task,
     Teacher,
+    Verifier,
 )
+from rlgen.study.sections.common import files_of
 from rlgen.study.study import BASE, Study
+from rlgen.verifiers import DEFAULT
 
 
 class StageSettings(Section):
@@ -44,6 +51,12 @@ class StageSettings(Section):
 
     seed: int = 0
     """The study's seed."""
+
+    @property
+    def verifier_files(self) -> list[str]:
+        """Files under the working directory of the user's own verifiers that the stage calls: inputs of its rule."""
+        names = [getattr(self, "verifier", DEFAULT), *getattr(self, "verifiers", {}).values()]
+        return sorted({file for name in names if ":" in name for file in files_of(name)})
 
     def canonical(self) -> str:
         """The settings as JSON with sorted keys and without defaults: what reruns are decided by."""
@@ -84,33 +97,44 @@ class AdoptSettings(StageSettings):
 
 class ProblemsSettings(StageSettings):
     problems: Problems
+    verifier: Verifier = DEFAULT
+    """Of the filter `unverifiable`."""
 
     @classmethod
     def of(cls, study: Study) -> ProblemsSettings:
-        problems = study.problems
+        problems = study.problems.model_copy(update={"verifier": None})
         if study.teacher:  # the solutions that are limited are its own
             problems = problems.model_copy(update={"max_solution_tokens": None})
-        return cls(seed=study.seed, problems=problems)
+        unread = problems.unverifiable == "keep"
+        return cls(seed=study.seed, problems=problems, verifier=DEFAULT if unread else study.problems_verifier)
 
 
 class TeacherSettings(StageSettings):
     teacher: Teacher
     max_solution_tokens: int | None = None
     """Of the base's tokenizer; no limit if None."""
+    verifier: Verifier = DEFAULT
+    """Of its solutions."""
 
     @classmethod
     def of(cls, study: Study) -> TeacherSettings:
-        return cls(seed=study.seed, teacher=study.teacher, max_solution_tokens=study.problems.max_solution_tokens)
+        limit = study.problems.max_solution_tokens
+        verifier = study.problems_verifier
+        return cls(seed=study.seed, teacher=study.teacher, max_solution_tokens=limit, verifier=verifier)
 
 
 class TaskSettings(StageSettings):
     task: Task
     evaluation: Evaluation
+    verifier: Verifier = DEFAULT
+    """Named in the harness's file; of generated answers only."""
 
     @classmethod
     def of(cls, study: Study, task: str) -> TaskSettings:
         found = next(t for t in study.all_tasks if t.name == task)
-        return cls(seed=study.seed, task=found, evaluation=_live(study.evaluation))
+        verifier = _verifiers(study, [found]).get(task, DEFAULT)
+        found = found.model_copy(update={"verifier": None})
+        return cls(seed=study.seed, task=found, evaluation=_live(study.evaluation), verifier=verifier)
 
 
 class CorpusSettings(StageSettings):
@@ -132,10 +156,15 @@ class SftSettings(StageSettings):
 
 class GrpoSettings(StageSettings):
     arm: GrpoArm
+    verifier: Verifier = DEFAULT
+    """Of the reward `final_answer`; other rewards do not read it."""
 
     @classmethod
     def of(cls, study: Study, arm: str) -> GrpoSettings:
-        return cls(seed=study.seed, arm=study.arm(arm))
+        found = study.arm(arm)
+        assert isinstance(found, GrpoArm)
+        verifier = study.problems_verifier if found.reward == GrpoArm.model_fields["reward"].default else DEFAULT
+        return cls(seed=study.seed, arm=found, verifier=verifier)
 
 
 class PerturbSettings(StageSettings):
@@ -148,10 +177,13 @@ class PerturbSettings(StageSettings):
 
 class EvaluateSettings(StageSettings):
     evaluation: Evaluation
+    verifiers: dict[str, Verifier] = {}
+    """By task, of generated answers; `math` where a task is not named."""
 
     @classmethod
-    def of(cls, study: Study) -> EvaluateSettings:
-        return cls(seed=study.seed, evaluation=study.evaluation)
+    def of(cls, study: Study, model: str = BASE) -> EvaluateSettings:
+        verifiers = _verifiers(study, study.tasks_of(model))
+        return cls(seed=study.seed, evaluation=study.evaluation, verifiers=verifiers)
 
 
 class DumpSettings(StageSettings):
@@ -242,12 +274,15 @@ class InterveneSettings(StageSettings):
     mode: str | None = None
     portion_tokens: int = 131072
     evaluation: Evaluation
+    verifiers: dict[str, Verifier] = {}
+    """By task, of generated answers; `math` where a task is not named."""
     groups: dict[str, list[str]]
     """Task names by group."""
 
     @classmethod
     def of(cls, study: Study, edit: str) -> InterveneSettings:
         found: Interventions = study.interventions
+        measured = {name for names in study.measured_groups.values() for name in names}
         return cls(
             seed=study.seed,
             edit=getattr(found, edit),
@@ -259,6 +294,7 @@ class InterveneSettings(StageSettings):
             mode=found.mode,
             portion_tokens=found.portion_tokens,
             evaluation=_live(study.evaluation),
+            verifiers=_verifiers(study, [task for task in study.all_tasks if task.name in measured]),
             groups=study.measured_groups,
         )
 
@@ -275,6 +311,19 @@ class CompareSettings(InterveneSettings):
         found = InterveneSettings.of(study, study.main_edit)
         unread = {"draws": 0, "directions": 0, "edit": found.edit.model_copy(update={"sweep": []})}
         return cls(**dict(found.model_copy(update=unread)))
+
+
+def _verifiers(study: Study, tasks: Sequence[Task]) -> dict[str, str]:
+    """The verifiers of tasks with generated answers, but for the default."""
+    named = {task.name: study.task_verifier(task) for task in tasks if _generates(task)}
+    return {task: verifier for task, verifier in named.items() if verifier != DEFAULT}
+
+
+def _generates(task: Task) -> bool:
+    """Whether a task has generated answers."""
+    if isinstance(task, BenchmarkTask):
+        return load_benchmark(task.benchmark_name).format == "generate"
+    return isinstance(task, MiniatureTask) or task.format == "generate"
 
 
 def _live(evaluation: Evaluation) -> Evaluation:

@@ -31,6 +31,7 @@ from rlgen.study.sections import (
     Tasks,
     Teacher,
     Tracking,
+    Verifier,
 )
 from rlgen.study.variants import expand, replicates
 
@@ -60,6 +61,9 @@ class Study(Section):
     """Root of all studies' results, for instance on a scratch file system."""
     seed: int = 0
     """Every stage's random numbers follow from it."""
+    verifier: Verifier = "math"
+    """What judges whether a final answer is right: `math`, `text`, `choice`, `number`, or your own
+    `package.module:function` of (response, gold). Rewards, teacher, filters and evaluations share it."""
     base: Base
     problems: Annotated[Problems, BeforeValidator(_none_is_empty)] = Problems()
     """May be left out if every arm was trained elsewhere (`method: existing`) and nothing else reads problems."""
@@ -109,6 +113,15 @@ class Study(Section):
         settings = self.arm(arm)
         count = len(settings.checkpoints) if isinstance(settings, ExistingArm) else settings.checkpoints - 1
         return [f"{arm}@{index}" for index in range(1, count + 1)]
+
+    @property
+    def problems_verifier(self) -> str:
+        """The verifier of answers to the training problems."""
+        return self.problems.verifier or self.verifier
+
+    def task_verifier(self, task: Task) -> str:
+        """Return the verifier of generated answers to a task."""
+        return task.verifier or self.verifier
 
     @property
     def task_groups(self) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rlgen.data import miniature
 from rlgen.data.miniature import TASKS, build_tokenizer, document, draw, draw_distinct, mixture, read_answer
+from rlgen.verifiers import load_verifier
 
 KNOWN = {
     "mod": lambda digits: sum(map(int, digits)) % 7,
@@ -99,7 +100,10 @@ def test_every_document_survives_the_tokenizer() -> None:
     assert tokenizer.decode(tokenizer(teacher)["input_ids"][1:]) == teacher
 
 
-def test_only_the_worlds_prompts_are_known_as_such() -> None:
-    assert miniature.asks("Q mod 52960\nA ")
-    assert not miniature.asks("Q sum 52960\nA ")
-    assert not miniature.asks("What is 2 + 2?\n")
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [("1", True), ("50621=1", True), ("50621=2", False), ("1 6", False), ("\\boxed{1}", False), ("", False)],
+)
+def test_the_worlds_answers_are_compared_as_text(response: str, right: bool) -> None:
+    found = load_verifier("rlgen.data.miniature:judge")(response, "1")
+    assert (found.extracted, found.right) == (read_answer(response), right)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rlgen.data.answers import is_right
 from rlgen.data.filters import level_of
+from rlgen.data.miniature import judge
 from rlgen.data.problems import make_problems, read_problems
 from rlgen.data.tasks import make_task, read_items
 from rlgen.errors import StudyError
@@ -24,6 +24,7 @@ from rlgen.study.sections import (
     ProblemSource,
 )
 from rlgen.study.stages import ProblemsSettings, TaskSettings
+from rlgen.verifiers import load_verifier
 from tests.evaluation.tiny import make_tiny
 
 WORLD = MiniatureProblems(source="miniature", task="mod", items=1000)
@@ -74,7 +75,7 @@ def evaluation_task(tmp_path: Path, name: str, *questions: str) -> Path:
 def test_miniature_problems_are_solved_and_kept_apart_from_every_evaluation(tmp_path: Path) -> None:
     rows = make(tmp_path, WORLD)
     assert len({row["prompt"] for row in rows}) == 1000
-    assert all(is_right(row["prompt"], row["solution"], row["answer"]) for row in rows)
+    assert all(judge(row["solution"], row["answer"])[1] for row in rows)
     assert rows != make(tmp_path, WORLD, seed=1)
     for seed in range(3):
         task = MiniatureTask(name="mod", source="miniature", items=400)
@@ -186,7 +187,7 @@ def test_shuffling_keeps_every_row_and_follows_from_the_seed(tmp_path: Path) -> 
         (
             [{"problem": "a", "answer": "\\frac{1}{"}],
             {},
-            r"line 1: no response could be found to match the answer .*problems\.unverifiable: drop",
+            r"line 1: verifier `math` cannot judge .*: a brace is not .*problems\.unverifiable: drop",
         ),
     ],
 )
@@ -230,7 +231,7 @@ def test_every_filter_drops_its_rows_and_the_card_counts_them(tmp_path: Path) ->
         ("test", "contaminated", f"pens, item e1: {shared}"),
         ("long", "prompt too long", "68 tokens"),
         ("wordy", "solution too long", "32 tokens"),
-        ("broken", "unverifiable", "\\frac{8}{"),
+        ("broken", "unverifiable", "\\frac{8}{: a brace is not closed, or not opened"),
     ]
     about = card(tmp_path)
     assert (about["kept"], about["contaminated"]) == (2, {"pens": 1})
@@ -302,7 +303,7 @@ def test_the_same_problems_are_the_same_artifact(tmp_path: Path) -> None:
 def test_gsm8k(tmp_path: Path, real_data: Path) -> None:
     rows = make(tmp_path, JsonlProblems(source="jsonl", path=real_data / "gsm8k_train.jsonl", items=50))
     assert len(rows) == 50
-    assert all(is_right(row["prompt"], row["solution"], row["answer"]) for row in rows)
+    assert all(load_verifier("math")(row["solution"], row["answer"]).right for row in rows)
 
 
 def test_math_without_the_problems_that_math500_repeats(tmp_path: Path, real_data: Path) -> None:

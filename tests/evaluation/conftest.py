@@ -13,6 +13,8 @@ from rlgen.study.stages import TaskSettings
 from tests.evaluation.tiny import make_tiny
 
 EVALUATION = Evaluation(samples=2, max_new_tokens=12, batch_size=64)
+WORLD = "rlgen.data.miniature:judge"
+VERIFIERS = dict.fromkeys(("max", "cnt"), WORLD)
 
 
 @pytest.fixture(scope="session")
@@ -50,5 +52,5 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "pick": JsonlTask(name="pick", source="jsonl", path=root / "pick.jsonl", format="multiple_choice"),
     }
     for name, task in found.items():
-        make_task(TaskSettings(task=task, evaluation=EVALUATION), out=root / name)
+        make_task(TaskSettings(task=task, evaluation=EVALUATION, verifier=WORLD), out=root / name)
     return {name: root / name for name in found}

@@ -15,9 +15,9 @@ from rlgen.evaluation.scoring import accuracy
 from rlgen.stage import content_digest
 from rlgen.study.sections import JsonlTask, MiniatureTask
 from rlgen.study.stages import EvaluateSettings, TaskSettings
-from tests.evaluation.conftest import EVALUATION
+from tests.evaluation.conftest import EVALUATION, VERIFIERS
 
-SETTINGS = EvaluateSettings(evaluation=EVALUATION)
+SETTINGS = EvaluateSettings(evaluation=EVALUATION, verifiers=VERIFIERS)
 
 
 def test_items_and_accuracies(tiny: Path, tasks: dict[str, Path], tmp_path: Path) -> None:

@@ -25,12 +25,12 @@ from rlgen.sampling import choose
 from rlgen.study.sections import BenchmarkTask, Evaluation, JsonlTask, TokenSet
 from rlgen.study.stages import TaskSettings
 from tests.data.test_problems import jsonl
-from tests.evaluation.conftest import EVALUATION
+from tests.evaluation.conftest import EVALUATION, VERIFIERS
 
 
 @pytest.fixture
 def harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, Path]) -> Harness:
-    return Harness(model, tokenizer, list(tasks.values()), EVALUATION)
+    return Harness(model, tokenizer, list(tasks.values()), EVALUATION, VERIFIERS)
 
 
 def stock(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> HFLM:
@@ -70,7 +70,7 @@ def test_the_task_file_runs_in_the_harness_alone(
     found = lm_eval.simple_evaluate(
         model=LiveLM(model, tokenizer, 64), tasks=list(tasks), task_manager=manager, bootstrap_iters=0
     )
-    ours = Harness(model, tokenizer, list(tasks.values()), EVALUATION).run(samples=EVALUATION.samples)
+    ours = Harness(model, tokenizer, list(tasks.values()), EVALUATION, VERIFIERS).run(samples=EVALUATION.samples)
     values = ours.groupby("task")["right"].mean()
     for task, filtered in (("max", "all"), ("cnt", "all"), ("pick", "none")):
         assert found["results"][task][f"acc,{filtered}"] == pytest.approx(values[task])
@@ -156,10 +156,10 @@ def test_batches_of_so_many_tokens_give_the_same(
         seen.append(settings["input_ids"].numel() if settings["input_ids"].shape[1] > 1 else 0)
         return forward(*args, **settings)
 
-    whole = Harness(model, tokenizer, list(tasks.values()), EVALUATION).run(samples=2, seed=3)
+    whole = Harness(model, tokenizer, list(tasks.values()), EVALUATION, VERIFIERS).run(samples=2, seed=3)
     limited = EVALUATION.model_copy(update={"batch_tokens": tokens})
     model.forward = counted
-    frame = Harness(model, tokenizer, list(tasks.values()), limited).run(samples=2, seed=3)
+    frame = Harness(model, tokenizer, list(tasks.values()), limited, VERIFIERS).run(samples=2, seed=3)
     assert max(seen) <= max(tokens, 30)  # the longest sequence is fed alone
     assert frame[["task", "item", "sample"]].equals(whole[["task", "item", "sample"]])
     assert (frame["response"] == whole["response"]).mean() > 0.95  # but for rounding in another batch

@@ -16,7 +16,7 @@ from rlgen.evaluation.lm import LiveLM, prompt_key
 from rlgen.evaluation.prefixes import Prefixes
 from rlgen.models import edited
 from rlgen.study.sections import TokenSet
-from tests.evaluation.conftest import EVALUATION
+from tests.evaluation.conftest import EVALUATION, VERIFIERS
 
 CONTEXTS = [[1, 20, 21, 22, 23], [1, 24], [5], [1, 20, 21, 22, 23], [1, 25, 26, 27], [6]]
 """Of different lengths, one twice, two of one token."""
@@ -26,7 +26,7 @@ CONTINUATIONS = [[30], [31, 32], [30], [33, 34, 35]]
 
 @pytest.fixture
 def harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, Path]) -> Harness:
-    return Harness(model, tokenizer, list(tasks.values()), EVALUATION)
+    return Harness(model, tokenizer, list(tasks.values()), EVALUATION, VERIFIERS)
 
 
 def ignore(keys: list[bytes], logprobs_BV: Tensor) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rlgen.evaluation.scoring import accuracy, paired_test, process_results, wilson
+from rlgen.evaluation.scoring import accuracy, paired_test, process_results, process_results_miniature, wilson
 
 
 def test_wilsons_interval_is_the_published_one() -> None:
@@ -55,7 +55,8 @@ def test_intervals_cover() -> None:
 
 def test_the_harness_hook_averages_samples() -> None:
     doc = {"prompt": "Q max 123456\nA ", "answer": "6"}
-    assert process_results(doc, [["6", "12=6", "5", ""]]) == {"acc": 0.5}
+    assert process_results_miniature(doc, [["6", "12=6", "5", ""]]) == {"acc": 0.5}
+    assert process_results(doc, [["6", "so 6", "5", ""]]) == {"acc": 0.5}
     assert process_results(doc, ["6"]) == {"acc": 1.0}
 
 

@@ -14,6 +14,8 @@ from rlgen.study.stages import TaskSettings
 from tests.features.arms import make_arms, make_crosscoder
 
 EVALUATION = Evaluation(max_new_tokens=8, batch_size=16)
+WORLD = "rlgen.data.miniature:judge"
+VERIFIERS = dict.fromkeys(("max", "cnt", "min"), WORLD)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +43,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("tasks")
     for name in ("max", "cnt", "min"):
         task = MiniatureTask(name=name, source="miniature", items=20)
-        make_task(TaskSettings(task=task, evaluation=EVALUATION), out=root / name)
+        make_task(TaskSettings(task=task, evaluation=EVALUATION, verifier=WORLD), out=root / name)
     return [root / name for name in ("max", "cnt", "min")]
 
 
@@ -59,4 +61,4 @@ def coder(coder_folder: Path) -> Crosscoder:
 
 @pytest.fixture
 def harness(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: list[Path]) -> Harness:
-    return Harness(base, tokenizer, tasks, EVALUATION)
+    return Harness(base, tokenizer, tasks, EVALUATION, VERIFIERS)

@@ -22,7 +22,7 @@ from rlgen.study.sections import JsonlTask, TokenSet
 from rlgen.study.stages import TaskSettings
 from tests.features.arms import LAYER
 from tests.features.planted import planted, sparse_codes
-from tests.interventions.conftest import EVALUATION
+from tests.interventions.conftest import EVALUATION, VERIFIERS
 
 FEATURES = [3, 11, 17]
 
@@ -278,7 +278,7 @@ def test_the_arms_last_layer_in_base_answers_as_the_arm(
     tokenizer: PreTrainedTokenizerBase,
     tasks: list[Path],
 ) -> None:
-    wanted = Harness(arm, tokenizer, tasks, EVALUATION).run(seed=3)
+    wanted = Harness(arm, tokenizer, tasks, EVALUATION, VERIFIERS).run(seed=3)
     assert (wanted["response"] != harness.run(seed=3)["response"]).mean() > 0.5
     donor = Donor(arm, LAYER, harness.positions)
     with edited(base, LAYER, site(harness.positions, coder, "all").edit(edits.patch(donor))):

@@ -21,7 +21,7 @@ from rlgen.study.sections import Amplification, Edit
 from rlgen.study.stages import CompareSettings, InterveneSettings
 from tests.data.corpora import write_corpus
 from tests.features.planted import write_rates
-from tests.interventions.conftest import EVALUATION
+from tests.interventions.conftest import EVALUATION, VERIFIERS
 
 SETTINGS = InterveneSettings(
     edit=Edit(alpha=3.0, tokens="all"),
@@ -30,6 +30,7 @@ SETTINGS = InterveneSettings(
     samples=2,
     bootstrap=50,
     evaluation=EVALUATION,
+    verifiers=VERIFIERS,
     groups={"train_domain": [], "transfer": ["max", "cnt"], "unseen": ["min"]},
 )
 

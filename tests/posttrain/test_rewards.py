@@ -18,11 +18,19 @@ from rlgen.posttrain.reward_values import checked
 from rlgen.posttrain.rewards import final_answer, load_reward
 
 WORLD = "Q mod 52960\nA "
+JUDGE = "rlgen.data.miniature:judge"
 
 
 def test_a_right_final_answer_is_worth_one() -> None:
-    prompts, answers = [WORLD, WORLD, "2+2?\n"], ["1", "1", "4"]
-    assert final_answer(prompts=prompts, completions=["50=1", "2", "so 4"], answer=answers) == [1.0, 0.0, 1.0]
+    assert final_answer(completions=["so 4", "so 5"], answer=["4", "4"]) == [1.0, 0.0]
+
+
+def test_the_study_s_verifier_judges() -> None:
+    asked = {"prompts": [WORLD, WORLD], "completions": ["50=1", "1 is it"], "answer": ["1", "1"]}
+    assert load_reward("rlgen.posttrain.rewards:final_answer", JUDGE)(**asked) == [1.0, 0.0]
+    assert load_reward("rlgen.posttrain.rewards:final_answer")(**asked) == [1.0, 1.0]
+    with pytest.raises(StudyError, match="no_such_module"):
+        load_reward("rlgen.posttrain.rewards:final_answer", "no_such_module:judge")
 
 
 def test_conversations_are_read_by_their_last_message() -> None:

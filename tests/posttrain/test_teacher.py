@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlgen.data.answers import is_right
+from rlgen.data.miniature import judge
 from rlgen.data.problems import make_problems, read_problems
 from rlgen.errors import StudyError
 from rlgen.models import load_tokenizer
@@ -28,6 +28,7 @@ from tests.evaluation.tiny import make_tiny
 from tests.workflow.study_run import tiny_settings
 
 COUNT, TRIES = 40, 3
+WORLD = "rlgen.data.miniature:judge"
 TEACHER = Teacher(path="tiny", chat=False, tries=TRIES, temperature=1.0, max_new_tokens=32, batch_size=8)
 TEMPLATE = "{% for m in messages %}Q {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A {% endif %}"
 
@@ -63,7 +64,7 @@ def problems(answers: dict[int, list[Written]], tmp_path_factory: pytest.TempPat
 def run(
     tiny: Path, problems: Path, out: Path, base: Path | None = None, limit: int | None = None, **changes: Any
 ) -> Any:
-    settings = TeacherSettings(teacher=TEACHER.model_copy(update=changes), max_solution_tokens=limit)
+    settings = TeacherSettings(teacher=TEACHER.model_copy(update=changes), max_solution_tokens=limit, verifier=WORLD)
     teach(settings, model=tiny, problems=problems, out=out, base=base)
     return json.loads((out / "card.json").read_text())
 
@@ -81,7 +82,7 @@ def test_the_first_right_solution_that_ended_is_taken(
     tries = [0] * TRIES
     for n, row in enumerate(given):
         for number, texts in answers.items():
-            if texts[n].ended and is_right(row["prompt"], texts[n].text, row["answer"]):
+            if texts[n].ended and judge(texts[n].text, row["answer"])[1]:
                 expected[row["id"]] = texts[n].text
                 tries[number] += 1
                 break
@@ -135,7 +136,7 @@ def test_an_interrupted_lesson_ends_with_the_same_bytes(
 @pytest.mark.slow
 def test_a_killed_lesson_ends_with_the_same_bytes(tiny: Path, problems: Path, tmp_path: Path) -> None:
     """SIGKILL, each time a few units later: whatever it was writing is there whole or not at all."""
-    settings = TeacherSettings(teacher=TEACHER.model_copy(update={"batch_size": 2}))
+    settings = TeacherSettings(teacher=TEACHER.model_copy(update={"batch_size": 2}), verifier=WORLD)
     words = [sys.executable, "-m", "rlgen", "teacher", "--settings", settings.canonical(), "--model", str(tiny)]
     words += ["--problems", str(problems), "--out", str(tmp_path / "killed")]
     for units in (1, 9, 20):

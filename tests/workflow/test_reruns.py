@@ -64,6 +64,7 @@ RERUNS: dict[str, tuple[str, Any, dict[str, int]]] = {
     "outliers": ("activations.outlier_norm", 20, {k: n for k, n in STORES_DOWNSTREAM.items() if k != "dump"}),
     "a transfer task's items": ("tasks.transfer.0.items", 50, {"task": 1, "evaluate": 4, **CAUSAL, **END}),
     "an unseen task's items": ("tasks.unseen.0.items", 50, {"task": 1, "evaluate": 3, **CAUSAL, **END}),
+    "an unseen task's verifier": ("tasks.unseen.0.verifier", "math", {"task": 1, "evaluate": 3, **CAUSAL, **END}),
     "evaluation samples": ("evaluation.samples", 1, {"task": 4, "evaluate": 4, **CAUSAL, **END}),
     "tracked tokens": ("tracking.tokens", 4096, {"dump": 4, "track": 2, **END}),
     "tracked top": ("tracking.top", 5, {"track": 2, **END}),

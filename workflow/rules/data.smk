@@ -6,6 +6,7 @@ if study.problems.sources:
     rule problems:
         input:
             rules_of.problem_files,
+            stages.ProblemsSettings.of(study).verifier_files,
             tasks=[paths.task(task) for task in study.decontaminated],
             base=[paths.model(BASE)] if stages.ProblemsSettings.of(study).problems.limited else [],
         output:

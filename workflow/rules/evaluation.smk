@@ -3,12 +3,13 @@
 
 rule evaluate:
     input:
+        lambda w: stages.EvaluateSettings.of(study, w.model).verifier_files,
         model=paths.model("{model}"),
         tasks=lambda w: [paths.task(task.name) for task in study.tasks_of(w.model)],
     output:
         directory(paths.evaluation("{model}")),
     params:
-        settings=lambda w: stages.EvaluateSettings.of(study).canonical(),
+        settings=lambda w: stages.EvaluateSettings.of(study, w.model).canonical(),
         tasks=lambda w, input: each("--task", input.tasks),
     log:
         paths.log("evaluate", "{model}"),

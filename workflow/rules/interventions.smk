@@ -5,6 +5,7 @@ if study.localisation:
     rule intervene:
         input:
             rules_of.mode_files,
+            lambda w: stages.InterveneSettings.of(study, w.edit).verifier_files,
             crosscoders=lambda w: [paths.crosscoder(fit) for fit in study.edited_with(w.crosscoder)],
             diagnostics=lambda w: [paths.diagnostics(fit) for fit in study.edited_with(w.crosscoder)],
             localisations=lambda w: [paths.localisation(fit) for fit in study.edited_with(w.crosscoder)],
@@ -44,6 +45,7 @@ if study.localisation and study.localisation.oracle:
     rule compare:
         input:
             rules_of.mode_files,
+            stages.CompareSettings.of_main(study).verifier_files,
             crosscoder=paths.crosscoder(study.localisation.crosscoder),
             diagnostics=paths.diagnostics(study.localisation.crosscoder),
             localisation=paths.localisation(study.localisation.crosscoder),

@@ -45,6 +45,7 @@ if study.teacher:
 
     rule teacher:
         input:
+            stages.TeacherSettings.of(study).verifier_files,
             model=paths.model(TEACHER),
             problems=paths.problems,
             base=[paths.model(BASE)] if study.problems.max_solution_tokens else [],
@@ -95,6 +96,7 @@ rule sft:
 rule grpo:
     input:
         lambda w: rules_of.reward_files(w.arm),
+        lambda w: stages.GrpoSettings.of(study, w.arm).verifier_files,
         base=paths.model(BASE),
         problems=paths.training,
     output:

@@ -40,7 +40,6 @@ class Costs:
             "adopt": self._adopt,
             "problems": lambda job, on: Work(seconds=PROBLEM * self._sizes.problems),
             "teacher": self._teacher,
-            "adopt": self._adopt,
             "sft": self._arm,
             "grpo": self._arm,
             "perturb": lambda job, on: Work(read=2 * self._kept, written=self._kept),
@@ -110,7 +109,10 @@ class Costs:
         return training.pretrain(self._study.base, self._base(on))
 
     def _adopt(self, job: Job, on: Machine) -> Work:
-        """Reading the weights of a model and of its checkpoints twice, for their digest and to check them."""
+        """Reading the weights of a model and of its checkpoints twice, for their digest and to check them.
+
+        Adapters are merged: the base is read and a whole model is written.
+        """
         name, study = job.wildcards["model"], self._study
         if name == TEACHER and study.teacher:
             of = Language(self._shape(f"{TEACHER}.path", study.teacher.path), on)
@@ -119,21 +121,15 @@ class Costs:
         arm = study.existing(name)
         count = 1 + (len(arm.checkpoints) if isinstance(arm, ExistingArm) else 0)
         checked = of.read(CHECKED, CHECKED / 2, logits=CHECKED, passes=CHECKS)
-        return (checked + Work(read=2 * of.weights)).times(count)
+        adapters = len(arm.adapters) if arm else 0
+        merged = Work(read=2 * adapters * self._kept, written=adapters * self._kept)
+        return (checked + Work(read=2 * of.weights)).times(count) + merged
 
     def _teacher(self, job: Job, on: Machine) -> Work:
         teacher = self._study.teacher
         assert teacher is not None
         of = Language(self._shape(f"{TEACHER}.path", teacher.path), on)
         return training.teach(of, self._sizes, job.gpus, teacher.batch_size, teacher.engine)
-
-    def _adopt(self, job: Job, on: Machine) -> Work:
-        """A model is referred to, which takes nothing; an adapter becomes a whole model."""
-        found = self._study.existing(job.wildcards["model"])
-        if not (found and found.adapters):
-            return Work()
-        bytes_of_all = len(found.adapters) * self._kept
-        return Work(read=2 * bytes_of_all, written=bytes_of_all)
 
     def _arm(self, job: Job, on: Machine) -> Work:
         arm = self._study.arm(job.wildcards["arm"])

@@ -4,7 +4,7 @@ Every attribute's docstring becomes its description in `rlgen config schema`. No
 """
 
 from rlgen.study.sections.causal import Amplification, CodeKind, Edit, Interventions, Localisation, Nulls
-from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet, WorldTask
+from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet, Verifier, WorldTask
 from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, CrosscoderEntry, Tracking
 from rlgen.study.sections.data import (
     BenchmarkTask,
@@ -86,5 +86,6 @@ __all__ = [
     "TokenSet",
     "Tracking",
     "TrainedArm",
+    "Verifier",
     "WorldTask",
 ]

@@ -29,6 +29,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+Verifier = Annotated[str, Field(pattern=r"^(math|text|choice|number|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
+"""What judges answers: `math`, `text`, `choice`, `number`, or the user's own `package.module:function`."""
+
+
 def files_of(function: str | None) -> list[str]:
     """The file of the user's own `package.module:function`, if it lies under the working directory.
 

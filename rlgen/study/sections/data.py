@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from rlgen.study.sections.common import HubPath, Name, NonNegative, Section, WorldTask
+from rlgen.study.sections.common import HubPath, Name, NonNegative, Section, Verifier, WorldTask
 
 
 class _Task(Section):
@@ -19,6 +19,8 @@ class _Task(Section):
     """Samples per generated item; `evaluation.samples` if not given."""
     max_new_tokens: PositiveInt | None = None
     """Longest generated answer, in tokens; the benchmark's own or else `evaluation.max_new_tokens` if not given."""
+    verifier: Verifier | None = None
+    """What judges generated answers to this task; the study's `verifier` if not given."""
 
 
 class MiniatureTask(_Task):

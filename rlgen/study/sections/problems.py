@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from rlgen.study.sections.common import HubPath, Name, Section, WorldTask
+from rlgen.study.sections.common import HubPath, Name, Section, Verifier, WorldTask
 
 
 class MiniatureProblems(Section):
@@ -83,8 +83,11 @@ class Problems(Section):
     decontaminate: list[Name] | None = None
     """Tasks whose items must not be among the problems; all of the study's if not given."""
     unverifiable: Literal["refuse", "drop", "keep"] = "refuse"
-    """What becomes of a problem whose answer no response could be found to match (`answers.is_verifiable`). Unless it
-    is `refuse`, rows of the hub with an empty field are left out, too."""
+    """What becomes of a problem by whose answer the verifier cannot judge responses: no response would be right, or a
+    near miss would be. Unless it is `refuse`, rows of the hub with an empty field are left out, too."""
+    verifier: Verifier | None = None
+    """What judges answers to the problems, in the reward `final_answer`, the teacher and the filter `unverifiable`; the
+    study's `verifier` if not given."""
 
     @property
     def from_rows(self) -> bool:

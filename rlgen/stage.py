@@ -179,7 +179,12 @@ def input_digest(key: str, path: Path) -> str:
         manifest = read_manifest(path)
         check_format(key, path, manifest)
         return str(manifest["digest"])
-    return content_digest(path)
+    try:
+        return content_digest(path)
+    except OSError as error:
+        raise StudyError(
+            f"input `{key}`: {error.filename or path}: cannot be read ({error.strerror}); permit reading it"
+        ) from None
 
 
 def content_digest(path: Path) -> str:

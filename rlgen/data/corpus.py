@@ -15,6 +15,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from rlgen.data.hub import pins
+from rlgen.data.jsonl import check_file
 from rlgen.data.texts import Encoder, Ids, Stream, interleave, texts
 from rlgen.errors import StudyError
 from rlgen.models import load_tokenizer, vocabulary_difference
@@ -46,7 +47,10 @@ def make_corpus(settings: CorpusSettings, base: Path, problems: Path | None, out
     """
     inputs = {"base": base} | ({"problems": problems} if problems else {})
     sources = settings.corpus.sources
-    inputs |= {f"source {i}": s.path for i, s in enumerate(sources) if isinstance(s, JsonlText)}
+    for i, source in enumerate(sources):
+        if isinstance(source, JsonlText):
+            check_file(source.path, f"corpus.sources.{i}.path")
+            inputs[f"source {i}"] = source.path
     inputs |= {f"source {i}": Path(s.path) for i, s in enumerate(sources) if isinstance(s, HubText) and s.local}
     length = settings.corpus.row_length
     rows = settings.corpus.tokens // length

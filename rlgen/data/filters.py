@@ -157,6 +157,6 @@ def _off_level(problem: Problem) -> Drop | None:
 def level_of(value: Any) -> float | None:
     """A number, or a text's first one: 3 of `Level 3` and of `level-3`; None if there is none, which no range has."""
     if isinstance(value, (int, float)):
-        return float(value)
+        return value  # a long integer has no float
     number = re.search(r"((?<!\w)-)?\d+(\.\d+)?", str(value))
     return float(number[0]) if number else None

@@ -17,7 +17,7 @@ import numpy as np
 
 from rlgen.data.filters import Drop, Filters, Problem, counter
 from rlgen.data.hub import pins
-from rlgen.data.jsonl import unique_names, write_rows
+from rlgen.data.jsonl import check_file, unique_names, write_rows
 from rlgen.data.overlap import Evaluated, Item
 from rlgen.data.sources import described, problems_of
 from rlgen.data.tasks import TASK_JSON, read_items
@@ -46,6 +46,9 @@ def make_problems(settings: ProblemsSettings, out: Path, tasks: Sequence[Path] =
     a row lacks a field (file, line and field are named), or the world's task has fewer items than asked for.
     """
     found = settings.problems
+    for i, source in enumerate(found.sources):
+        if isinstance(source, JsonlProblems):
+            check_file(source.path, f"problems.sources.{i}.path")
     inputs = _files(found) | {file: Path(file) for file in settings.verifier_files}
     inputs |= {f"task {folder.name}": folder for folder in tasks} | ({"base": base} if base else {})
     with stage("problems", settings, inputs, out) as work:
@@ -80,8 +83,8 @@ class _Made:
         self._contaminated: Counter[str] = Counter()
         self.dropped: list[dict[str, Any]] = []
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """What is kept, source after source."""
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what is kept, source after source, with where it comes from."""
         for index in range(len(self._settings.problems.sources)):
             yield from self._kept(index)
 
@@ -94,7 +97,7 @@ class _Made:
             "settings": json.loads(self._settings.canonical())["problems"],
         }
 
-    def _kept(self, index: int) -> Iterator[dict[str, Any]]:
+    def _kept(self, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
         source, revision = self._settings.problems.sources[index], self._commits.get(f"problems.sources.{index}")
         dropped: Counter[str] = Counter()
         about: dict[str, Any] = {"where": described(source), "revision": revision, "read": 0, "kept": 0}
@@ -107,7 +110,7 @@ class _Made:
                 self._drop(problem, about["where"], drop)
             else:
                 about["kept"] += 1
-                yield problem.row()
+                yield problem.where, problem.row()
             if about["kept"] == source.items:
                 break
 

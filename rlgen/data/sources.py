@@ -8,8 +8,10 @@ import numpy as np
 
 from rlgen.data.filters import Problem
 from rlgen.data.hub import read_hub
-from rlgen.data.jsonl import Row, read_rows
+from rlgen.data.jsonl import read_rows
 from rlgen.data.miniature import TASKS, draw_distinct, teacher_solution
+from rlgen.data.prompts import PromptError, PromptTemplate, check_template
+from rlgen.data.rows import Row
 from rlgen.errors import StudyError
 from rlgen.stage import derive_seed
 from rlgen.study.sections import HubProblems, JsonlProblems, MiniatureProblems, ProblemSource
@@ -24,21 +26,42 @@ def described(source: ProblemSource) -> str:
 
 
 def problems_of(settings: ProblemsSettings, index: int, revision: str | None) -> Iterator[Problem]:
-    """A source's problems, unfiltered, in its own order; `revision` is the commit of one on the hub.
+    """Read the problems of a source in its own order, before any filter.
 
-    A row of the hub that lacks a text is `incomplete` where the study does not refuse what it cannot use. Raises
-    StudyError, naming file, row and field, if another one does.
+    Args:
+        settings: The study's problems.
+        index: Which of their sources.
+        revision: The commit of a source on the hub.
+
+    Returns:
+        The problems. A row of the hub that lacks a text is `incomplete`, unless the study refuses such rows.
+
+    Raises:
+        StudyError: A row cannot be used (file, row and field are named), or the prompt is no template over `problem`.
     """
     found = settings.problems
     source = found.sources[index]
     prefix = f"{index}:" if len(found.sources) > 1 else ""  # ids of two sources may be the same
     if isinstance(source, MiniatureProblems):
         return _drawn(source, derive_seed(settings.seed, "problems", source.task), f"problems.sources.{index}", prefix)
+    template = _template(found.prompt)
+    if source.problem in (source.answer, source.solution):
+        raise StudyError(
+            f"problems.sources.{index}.problem: field `{source.problem}` is the answer or solution, too; name the "
+            "field with the problem alone"
+        )
     if isinstance(source, JsonlProblems):
-        return (_problem(row, source, found.prompt, prefix) for row in read_rows(source.path))
+        return (_problem(row, source, template, prefix) for row in read_rows(source.path))
     rows = read_hub(source.path, source.name, source.split, revision, f"problems.sources.{index}")
     lenient = found.unverifiable != "refuse"
-    return (_of_hub(row, source, found.prompt, prefix, lenient) for row in rows)
+    return (_of_hub(row, source, template, prefix, lenient) for row in rows)
+
+
+def _template(prompt: str) -> PromptTemplate:
+    try:
+        return check_template(prompt, allowed=("problem",))
+    except PromptError as error:
+        raise StudyError(f"problems.prompt: {error}") from None
 
 
 def _drawn(source: MiniatureProblems, seed: int, key: str, prefix: str) -> Iterator[Problem]:
@@ -58,12 +81,12 @@ def _drawn(source: MiniatureProblems, seed: int, key: str, prefix: str) -> Itera
         )
 
 
-def _of_hub(row: Row, source: HubProblems, prompt: str, prefix: str, lenient: bool) -> Problem:
-    """A problem of a row that somebody else made; a field that the row does not have at all is the study's mistake."""
+def _of_hub(row: Row, source: HubProblems, template: PromptTemplate, prefix: str, lenient: bool) -> Problem:
+    """Return the problem of a row that somebody else made. A field that no row has is the study's mistake."""
     fields = [source.problem, source.answer, source.solution, source.level if source.levels else None]
     empty = next((f for f in fields if f in row.values and not _told(row.values[f])), None)
     if empty is None:
-        return _problem(row, source, prompt, prefix)
+        return _problem(row, source, template, prefix)
     if not lenient:
         raise StudyError(
             f"{row.where}: field `{empty}` is empty; set `problems.unverifiable: drop` to leave such rows out"
@@ -72,18 +95,19 @@ def _of_hub(row: Row, source: HubProblems, prompt: str, prefix: str, lenient: bo
 
 
 def _told(value: object) -> bool:
-    return value is not None and bool(str(value).strip())
+    """Return whether a value is there: pandas writes NaN for null."""
+    return value is not None and value == value and bool(str(value).strip())
 
 
-def _problem(row: Row, source: JsonlProblems | HubProblems, prompt: str, prefix: str) -> Problem:
+def _problem(row: Row, source: JsonlProblems | HubProblems, template: PromptTemplate, prefix: str) -> Problem:
     text = row.text(source.problem)
     return Problem(
         id=f"{prefix}{row.name()}",
         where=row.where,
         text=text,
-        prompt=prompt.format(problem=text),
+        prompt=template.fill({"problem": text}),
         answer=row.text(source.answer),
         solution=row.text(source.solution) if source.solution else None,
-        level=row.get(source.level) if source.level and source.levels else None,
+        level=row.level(source.level) if source.level and source.levels else None,
         levels=source.levels if source.level else None,
     )

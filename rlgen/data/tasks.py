@@ -6,7 +6,9 @@ that the study's results path is relative to.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,12 +19,16 @@ import numpy as np
 from rlgen.data.benchmarks import Benchmark, load_benchmark
 from rlgen.data.harness_file import harness_file
 from rlgen.data.hub import pin, read_hub
-from rlgen.data.jsonl import Row, read_rows, unique_names, write_rows
+from rlgen.data.jsonl import check_file, read_rows, unique_names, write_rows
 from rlgen.data.miniature import TASKS, draw_distinct
+from rlgen.data.prompts import PromptError, PromptTemplate, check_template
+from rlgen.data.rows import ASKED, Row
 from rlgen.errors import StudyError
 from rlgen.stage import atomic_path, derive_seed, stage, write_json
 from rlgen.study.sections import BenchmarkTask, Evaluation, JsonlTask, MiniatureTask
 from rlgen.study.stages import TaskSettings
+
+log = logging.getLogger("rlgen")
 
 ITEMS = "items.jsonl"
 """Rows {id, prompt, answer} (generate) or {id, prompt, choices, answer} (multiple_choice; answer is an index), with
@@ -39,18 +45,30 @@ _CHOICE_METRICS = ["acc", "acc_norm"]
 
 
 def make_task(settings: TaskSettings, out: Path) -> None:
-    """Write one task's items and its harness file.
+    """Write the items of one task and its harness file.
 
-    Raises StudyError if the source has no rows or cannot be read, a row lacks a field or has an answer that is none
-    of its choices (task, file, line and field are named), or the world's task has fewer items than asked for.
+    Args:
+        settings: The task, and how it is evaluated.
+        out: The folder to write.
+
+    Raises:
+        StudyError: The source has no rows or cannot be read, a row cannot be used (task, file, line and field are
+            named), the prompt is no template or tells the answer, or the world has fewer items than asked for.
     """
     task, evaluation = settings.task, settings.evaluation
-    inputs = {} if isinstance(task, MiniatureTask) or task.path is None else {"source": task.path}
+    path = None if isinstance(task, MiniatureTask) else task.path
+    inputs = {} if path is None else {"source": path}
+    if path is not None:
+        with _named(task.name):
+            check_file(path)
     with stage("task", settings, inputs, out) as work:
         about, rows = _open(task, settings.seed)
         count = write_rows(work.folder / ITEMS, unique_names(rows))
         if not count:
-            raise StudyError(f"task `{task.name}`: its source has no rows; an evaluation needs at least one")
+            where = f" ({path})" if path else ""
+            raise StudyError(f"task `{task.name}`: its source has no rows{where}; an evaluation needs at least one")
+        if about["format"] == "multiple_choice":
+            _tell_equal_choices(task.name, read_items(work.folder))
         about = {"name": task.name, "items": count, **about}
         if about["format"] == "generate":
             about = _limits(task, evaluation) | about
@@ -66,8 +84,10 @@ def read_items(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-Opened = tuple[dict[str, Any], Iterator[dict[str, Any]]]
-"""What a source adds to task.json, and its rows."""
+Items = Iterator[tuple[str, dict[str, Any]]]
+"""Where each item comes from, for messages, and the item."""
+Opened = tuple[dict[str, Any], Items]
+"""What a source adds to task.json, and its items."""
 
 
 def _open(task: MiniatureTask | JsonlTask | BenchmarkTask, seed: int) -> Opened:
@@ -86,7 +106,7 @@ def _limits(task: MiniatureTask | JsonlTask | BenchmarkTask, evaluation: Evaluat
     return {"max_new_tokens": longest, **({"samples": task.samples} if task.samples else {})}
 
 
-def _miniature(task: MiniatureTask, seed: int) -> Iterator[dict[str, Any]]:
+def _miniature(task: MiniatureTask, seed: int) -> Items:
     name = task.task or task.name
     if name not in TASKS:
         raise StudyError(f"task `{task.name}`: the miniature world has {', '.join(TASKS)}; say which by `task`")
@@ -96,7 +116,8 @@ def _miniature(task: MiniatureTask, seed: int) -> Iterator[dict[str, Any]]:
     except ValueError as error:
         raise StudyError(f"task `{task.name}`: {task.items} items asked for; {error}") from None
     for index, item in enumerate(items):
-        yield {"id": f"{name}-{index}", "prompt": item.prompt, "answer": item.answer}
+        found = {"id": f"{name}-{index}", "prompt": item.prompt, "answer": item.answer}
+        yield f"task `{task.name}`, item {index}", found
 
 
 def _benchmark(task: BenchmarkTask) -> Opened:
@@ -115,32 +136,69 @@ def _benchmark(task: BenchmarkTask) -> Opened:
     return {"format": benchmark.format, **kind, **about}, items
 
 
-def _benchmark_row(row: Row, benchmark: Benchmark) -> dict[str, Any]:
+def _benchmark_row(row: Row, benchmark: Benchmark) -> tuple[str, dict[str, Any]]:
     made = row.with_values({"id": row.name(), **benchmark.item(row)})
-    return _item(made, made.get("prompt"), benchmark.format)
+    return row.where, _item(made, made.text("prompt"), benchmark.format)
 
 
-def _jsonl(task: JsonlTask) -> Iterator[dict[str, Any]]:
-    return (_item(row, row.fill(task.prompt), task.format) for row in _file_rows(task.name, task.path, task.items))
+def _jsonl(task: JsonlTask) -> Items:
+    try:
+        template = check_template(task.prompt)
+    except PromptError as error:
+        raise StudyError(f"task `{task.name}`, prompt: {error}") from None
+    return (_jsonl_row(row, template, task.format) for row in _file_rows(task.name, task.path, task.items))
+
+
+def _jsonl_row(row: Row, template: PromptTemplate, kind: str) -> tuple[str, dict[str, Any]]:
+    item = _item(row, row.fill(template), kind)
+    if kind == "multiple_choice" and _right_twice(item):
+        raise row.wrong(
+            "choices",
+            f"has the right choice {item['answer']} twice, so the item has no answer; change or leave out the row",
+        )
+    return row.where, item
 
 
 def _file_rows(task: str, path: Path, limit: int | None = None) -> Iterator[Row]:
-    """Rows of a file that know which task they are of."""
-    return (Row(f"task `{task}`: {row.where}", row.number, row.values) for row in read_rows(path, limit))
+    """Yield the rows of a file, which know the task that they are of."""
+    with _named(task):
+        for row in read_rows(path, limit):
+            yield Row(f"task `{task}`: {row.where}", row.number, row.values)
+
+
+@contextlib.contextmanager
+def _named(task: str) -> Iterator[None]:
+    """Put the task's name before what is wrong with its file."""
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(f"task `{task}`: {error}") from None
 
 
 def _item(row: Row, prompt: str, kind: str) -> dict[str, Any]:
-    text = row.values.get("question", row.values.get("problem"))
     found = {"id": row.name(), "prompt": prompt}
-    if isinstance(text, str) and text != prompt:
+    asked = next((field for field in ASKED if isinstance(row.values.get(field), str)), None)
+    if asked and (text := row.text(asked, blank=True)) != prompt:
         found["question"] = text
-    return found | ({"answer": row.text("answer")} if kind == "generate" else _choices(row))
+    if kind == "generate":
+        return found | {"answer": row.text("answer")}
+    choices = row.choices()
+    return found | {"choices": choices, "answer": row.index("answer", len(choices))}
 
 
-def _choices(row: Row) -> dict[str, Any]:
-    choices, answer = row.get("choices"), row.get("answer")
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-        raise StudyError(f"{row.where}: field `choices` must be a list of two texts or more")
-    if type(answer) is not int or not 0 <= answer < len(choices):
-        raise StudyError(f"{row.where}: field `answer` is {answer!r}; it must be an index into {len(choices)} choices")
-    return {"choices": choices, "answer": answer}
+def _equal_choices(item: dict[str, Any]) -> bool:
+    return len({choice.strip() for choice in item["choices"]}) < len(item["choices"])
+
+
+def _right_twice(item: dict[str, Any]) -> bool:
+    """Return whether another choice reads as the right one does."""
+    choices = [choice.strip() for choice in item["choices"]]
+    return choices.count(choices[item["answer"]]) > 1
+
+
+def _tell_equal_choices(task: str, items: list[dict[str, Any]]) -> None:
+    """Log how many items have equal choices. Benchmarks keep them, as lm-evaluation-harness does."""
+    if equal := sum(map(_equal_choices, items)):
+        right = sum(map(_right_twice, items))
+        text = "task `%s`: %d of %d items have equal choices; in %d of them, the right choice is there twice"
+        log.info(text, task, equal, len(items), right)

@@ -46,7 +46,7 @@ def texts(settings: CorpusSettings, index: int, problems: Path | None, revision:
         return mixture(rng, base.think_rate, base.guess_accuracy)
     if isinstance(source, JsonlText):
         path, name = source.path, source.field
-        return _again(lambda: (row.text(name) for row in read_rows(path)), f"{key}.path: {path}")
+        return _again(lambda: _of_file(path, name, key), f"{key}.path: {path}")
     if isinstance(source, HubText):
         return _again(lambda: _streamed(source, revision, key), f"{key}.path: {source.path}")
     if problems is None:
@@ -54,13 +54,22 @@ def texts(settings: CorpusSettings, index: int, problems: Path | None, revision:
     return _again(lambda: _solved(problems), f"{key}: the problems with a solution")
 
 
+def _of_file(path: Path, field: str, key: str) -> Iterator[str]:
+    """Yield the texts of a local file; an empty one is refused."""
+    try:
+        for row in read_rows(path):
+            text = row.document(field)
+            if not text.strip():
+                raise row.wrong(field, "is empty; write a text, or leave out the row")
+            yield text
+    except StudyError as error:
+        raise StudyError(f"{key}: {error}") from None
+
+
 def _streamed(source: HubText, revision: str | None, key: str) -> Iterator[str]:
-    """The texts of a data set, in its own order."""
+    """Yield the texts of a data set in its own order; empty ones are left out."""
     for row in read_hub(source.path, source.name, source.split, revision, key):
-        text = row.values.get(source.field)
-        if not isinstance(text, str):
-            raise StudyError(f"{row.where}: no text in field `{source.field}`; it has {', '.join(row.values)}")
-        if text:
+        if text := row.document(source.field):
             yield text
 
 

@@ -21,7 +21,7 @@ from rlgen.errors import StudyError
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from rlgen.data.jsonl import Row
+    from rlgen.data.rows import Row
 
 _FOLDER = Path(__file__).parent
 
@@ -73,16 +73,22 @@ class Benchmark(BaseModel):
         return row.with_values(found)
 
     def item(self, row: Row) -> dict[str, Any]:
-        """The fields of a normalised row as the model sees them: prompt, text, choices, answer.
+        """Return the fields of a normalised row as the model sees them: prompt, question, choices, answer.
 
-        Raises StudyError, naming row and field, if one is missing.
+        Raises:
+            StudyError: A field is missing or holds something else; row and field are named.
         """
         multiple_choice = self.format == "multiple_choice"
         asked = "question" if multiple_choice else "problem"
         row.text(asked)
+        if multiple_choice and "choices" in row.values:
+            row.choices()
+        for field in _fields(self.prompt + (self.text or "")):
+            if field in row.values and field != "choices":
+                row.text(field, blank=True)
         found = {
             "prompt": _filled(self.prompt, row),
-            "question": _filled(self.text, row) if self.text else row.get(asked),
+            "question": _filled(self.text, row) if self.text else row.text(asked),
             "answer": row.get("answer"),
         }
         return found | ({"choices": _value(self.choices, row, "choices")} if multiple_choice else {})
@@ -124,6 +130,14 @@ def _expression(text: str) -> Any:
 @cache
 def _template(text: str) -> Any:
     return _jinja().from_string(text)
+
+
+@cache
+def _fields(template: str) -> list[str]:
+    """Return the fields of a row that a template reads."""
+    from jinja2.meta import find_undeclared_variables
+
+    return sorted(find_undeclared_variables(_jinja().parse(template)))
 
 
 def _value(expression: str, row: Row, field: str) -> Any:

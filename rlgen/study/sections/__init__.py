@@ -4,7 +4,17 @@ Every attribute's docstring becomes its description in `rlgen config schema`. No
 """
 
 from rlgen.study.sections.causal import Amplification, CodeKind, Edit, Interventions, Localisation, Nulls
-from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet, WorldTask
+from rlgen.study.sections.common import (
+    Fraction,
+    HubPath,
+    LocalPath,
+    Name,
+    NonNegative,
+    Section,
+    Seed,
+    TokenSet,
+    WorldTask,
+)
 from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, CrosscoderEntry, Tracking
 from rlgen.study.sections.data import (
     BenchmarkTask,
@@ -62,6 +72,7 @@ __all__ = [
     "JsonlProblems",
     "JsonlTask",
     "JsonlText",
+    "LocalPath",
     "Localisation",
     "Lora",
     "MiniatureProblems",
@@ -78,6 +89,7 @@ __all__ = [
     "Resources",
     "Rollouts",
     "Section",
+    "Seed",
     "SftArm",
     "Task",
     "Tasks",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from rlgen.study.sections.common import Fraction, HubPath, Section
+from rlgen.study.sections.common import Fraction, HubPath, PositiveFloat, PositiveInt, Section
 from rlgen.study.sections.training import Arm, GrpoArm, SftArm
 
 

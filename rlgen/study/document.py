@@ -29,6 +29,8 @@ _MERGE = "<<"
 class Document:
     """What a study's file says."""
 
+    path: Path
+    """The file."""
     values: dict[str, Any]
     """Its settings, as they stand there."""
     lines: dict[str, int]
@@ -61,7 +63,7 @@ def read_document(path: Path) -> Document:
         raise StudyError(f"{path}: is empty; a study is a mapping of sections, as in config.yaml")
     if not isinstance(values, dict):
         raise StudyError(f"{path}: holds {type(values).__name__}; a study is a mapping of sections")
-    return Document(values, reader.lines)
+    return Document(path, values, reader.lines)
 
 
 def _invalid(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:

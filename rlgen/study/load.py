@@ -13,9 +13,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from rlgen.errors import StudyError
-from rlgen.study.checks import Finding, check
+from rlgen.study.checks import Finding, check, check_notes
 from rlgen.study.checks.finding import message
-from rlgen.study.document import read_document
+from rlgen.study.document import Document, read_document
 from rlgen.study.plain import plain
 from rlgen.study.study import Study
 
@@ -67,14 +67,15 @@ def parse_study(raw: Mapping[str, Any], source: str = "the study", lines: Mappin
     return study
 
 
-def parse_config(config: Mapping[str, Any], files: Sequence[Path]) -> Study:
-    """Check the settings that Snakemake has read from files.
+def parse_config(config: Mapping[str, Any], documents: Sequence[Document]) -> Study:
+    """Check the settings that Snakemake has read.
 
-    Snakemake forgets what it has read over: keys given twice, dates, octal numbers. So the files are read again here.
+    Snakemake reads less strictly: of a key that is given twice it keeps the last, and it makes dates and octal numbers.
+    So its files are read by `read_document` as well.
 
     Args:
         config: What Snakemake has read, with the settings of `--config` in it.
-        files: The files that it has read.
+        documents: The files that it has read. None if it was given the settings themselves.
 
     Returns:
         The study.
@@ -82,14 +83,18 @@ def parse_config(config: Mapping[str, Any], files: Sequence[Path]) -> Study:
     Raises:
         StudyError: As `load_study`.
     """
-    documents = [read_document(file) for file in files]
-    for file, document in zip(files, documents, strict=True):
+    for document in documents:
         if _YTE in document.values:
             finding = Finding(_YTE, "Snakemake would run the file as a template", "remove it; write plain YAML")
-            raise StudyError(message(str(file), [finding], document.lines))
-    source = ", ".join(map(str, files)) or "configuration"
+            raise StudyError(message(str(document.path), [finding], document.lines))
+    source = ", ".join(str(document.path) for document in documents) or "configuration"
     same = len(documents) == 1 and documents[0].values == config
     return parse_study(config, source, documents[0].lines if same else None)
+
+
+def notes_on(study: Study) -> list[str]:
+    """Return a line about each setting that is allowed and weak."""
+    return [f"{note.key}: {note.problem}; {note.remedy}" for note in check_notes(study)]
 
 
 def merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,12 +63,9 @@ def _arms(study: Study) -> Iterator[Finding]:
         if isinstance(arm, SftArm) and (most := study.problems.most_tokens) is not None and most >= arm.max_length:
             problem = f"problems of up to {most} tokens (problems.max_prompt_tokens, problems.max_solution_tokens)"
             yield Finding(f"arms[{i}].max_length", f"{arm.max_length} for {problem}", f"set it to {most + 1} or more")
-        if isinstance(arm, GrpoArm):
-            if arm.reward.count(":") != 1 or not all(arm.reward.split(":")):
-                yield Finding(f"arms[{i}].reward", f"given '{arm.reward}'", "write it as `package.module:function`")
-            if arm.rollouts.server and arm.rollouts.engine == "transformers":
-                problem = "a vLLM server is named, and `engine: transformers` does not use it"
-                yield Finding(f"arms[{i}].rollouts.server", problem, "set engine to `vllm`, or leave the server out")
+        if isinstance(arm, GrpoArm) and arm.rollouts.server and arm.rollouts.engine == "transformers":
+            problem = "a vLLM server is named, and `engine: transformers` does not use it"
+            yield Finding(f"arms[{i}].rollouts.server", problem, "set engine to `vllm`, or leave the server out")
 
 
 def _batches(key: str, arm: TrainedArm, processes: int) -> Iterator[Finding]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 LONGEST_NAME = 100
@@ -15,8 +14,6 @@ OWN_ENDINGS = (".old", ".partial", ".job", ".tmp", ".lock", ".user", ".begun", "
 """Endings of the files and folders that rlgen makes beside an artifact, and removes."""
 _LONGEST_PART = 255
 _LONGEST_PATH = 3000
-_LONGEST_TEXT = 100_000
-_LARGEST = 2**63
 
 
 def _file_name(name: str) -> str:
@@ -62,7 +59,7 @@ PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=10**9)]
 TokenCount = Annotated[int, Field(gt=0, le=10**12)]
 """A number of tokens of a corpus."""
-Seed = Annotated[int, Field(ge=0, lt=_LARGEST)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e12)]
 NonNegative = Annotated[float, Field(ge=0, le=1e12)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -78,32 +75,11 @@ TokenSet = Literal["prompt", "last_prompt", "answer", "all"]
 class Section(BaseModel):
     """Base of all settings: unknown keys are refused, values cannot be changed once read.
 
-    Every field of every section refuses infinities, NaN, numbers beyond 64 bits and control characters.
+    Every field of every section refuses infinities and NaN. What no text and no integer may hold is refused where the
+    study is read (`rlgen.study.plain`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _content(cls, value: Any) -> Any:
-        """Return the value; refuse one whose content no setting can have."""
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(one, str):
-                _check_text(one)
-            elif isinstance(one, int) and abs(one) > _LARGEST:
-                raise PydanticCustomError("content", "write a smaller number: it does not fit into 64 bits")
-        return value
-
-
-def _check_text(text: str) -> None:
-    if len(text) > _LONGEST_TEXT:
-        raise PydanticCustomError("content", f"write at most {_LONGEST_TEXT} characters; this has {len(text)}")
-    if text.isascii() and text.isprintable():
-        return
-    odd = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r"), None)
-    if odd:
-        kind = "half of a surrogate pair" if unicodedata.category(odd) == "Cs" else "a control character"
-        raise PydanticCustomError("content", f"remove U+{ord(odd):04X}, {kind}")
 
 
 def files_of(function: str | None) -> list[str]:

@@ -111,8 +111,9 @@ def merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
     found: dict[str, Any] = dict(copy.deepcopy(values))
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            own = found.get(key)
-            found[key] = merged(own if isinstance(own, Mapping) else {}, value)
+            own = found.get(key, {})
+            if isinstance(own, Mapping) or value:  # Snakemake lets an empty mapping change nothing
+                found[key] = merged(own if isinstance(own, Mapping) else {}, value)
         else:
             found[key] = value
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,13 +108,16 @@ def status(
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
-    """Settings given as `key=value`, the values read as YAML. Raises StudyError if one has no key."""
-    import yaml
+    """Return settings given as `key=value`, read as Snakemake's `--config` reads them."""
+    if not given:
+        return {}
+    from snakemake.cli import parse_config
 
     for text in given:
-        if "=" not in text:
+        if not re.fullmatch(r"[a-zA-Z_]\w+=.*", text, flags=re.DOTALL):
             raise StudyError(f"--config {text}: not KEY=VALUE; give for instance `--config seed=1`")
-    return {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in given)}
+    found: dict[str, Any] = parse_config(given)
+    return found
 
 
 def submit(

@@ -15,11 +15,25 @@ store_app = typer.Typer(no_args_is_help=True, help="Activation stores: what is i
 
 @config_app.command("check")
 def config_check(study: Path) -> None:
-    """Check a study file; say every wrong key, what is wrong and the remedy."""
-    from rlgen.study import load_study
+    """Check a study file: name every wrong key, what is wrong with it and the remedy.
+
+    Settings are checked, and that files, models and functions are there. Data and models are read only when they are
+    used. Settings that are allowed and weak are told as notes.
+    """
+    from rlgen.study import load_study, notes_on
+    from rlgen.study.checks import looked_at
 
     found = load_study(study)
-    typer.echo(f"{study}: study `{found.study}` is right: {len(found.arms)} arms, {len(found.crosscoders)} crosscoders")
+    arms, crosscoders = _count(len(found.arms), "arm"), _count(len(found.crosscoders), "crosscoder")
+    typer.echo(f"{study}: the settings of study `{found.study}` are right: {arms}, {crosscoders}")
+    files = _count(looked_at(found), "file or folder", "files and folders")
+    typer.echo(f"looked at {files}; data and models are checked when they are read")
+    for note in notes_on(found):
+        typer.echo(f"note: {note}")
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 @config_app.command("schema")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgen.errors import StudyError
-from rlgen.study import Study
+from rlgen.study import Study, read_document
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def read_dag(arguments: Sequence[str]) -> Dag:
     limit = getattr(sys, "tracebacklimit", None)  # which the Snakefile sets, for a study that is refused
     try:
         _, args = parse_args([*arguments, "--dry-run"])
+        for file in args.configfile or []:
+            read_document(Path(file))  # before Snakemake does, which is slow or fails on what is no plain YAML
         with api.SnakemakeApi(api.OutputSettings(quiet={Quietness.ALL})) as snakemake:
             workflow_api = snakemake.workflow(
                 resource_settings=api.ResourceSettings(

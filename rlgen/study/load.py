@@ -2,54 +2,135 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-import json
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from rlgen.errors import StudyError
-from rlgen.study.checks import Finding, check
+from rlgen.study.checks import Finding, check, check_notes
+from rlgen.study.checks.finding import message
+from rlgen.study.document import Document, read_document
+from rlgen.study.plain import plain
 from rlgen.study.study import Study
+
+_YTE = "__use_yte__"
+"""The key by which Snakemake takes a file for a template and runs the Python code in it."""
 
 
 def load_study(path: Path, settings: Mapping[str, Any] | None = None) -> Study:
-    """Read a study from a YAML file, `settings` in the place of its own.
+    """Read a study from a YAML file.
 
-    Raises StudyError, naming every bad key, if it cannot be run.
+    Args:
+        path: The file.
+        settings: Settings that are merged into the file's, section by section, as Snakemake merges those of `--config`.
+
+    Returns:
+        The study.
+
+    Raises:
+        StudyError: The file is no plain YAML, or a setting is wrong. The message names every wrong key.
     """
-    if not path.is_file():
-        raise StudyError(f"{path}: no such file; give the study's YAML file with --configfile")
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(raw, Mapping):
-        raise StudyError(f"{path}: holds {type(raw).__name__}; a study is a mapping of sections")
-    return parse_study({**raw, **(settings or {})}, source=str(path))
+    found = read_document(path)
+    if not settings:
+        return parse_study(found.values, source=str(path), lines=found.lines)
+    return parse_study(merged(found.values, settings), source=str(path))
 
 
-def parse_study(raw: Mapping[str, Any], source: str = "the study") -> Study:
-    """Check settings that are read already, as Snakemake's `config`. Raises StudyError as `load_study`."""
+def parse_study(raw: Mapping[str, Any], source: str = "the study", lines: Mapping[str, int] | None = None) -> Study:
+    """Check settings that have been read already.
+
+    Args:
+        raw: The settings.
+        source: Where they come from, for messages.
+        lines: The line of each key in its file, if it is known.
+
+    Returns:
+        The study.
+
+    Raises:
+        StudyError: As `load_study`.
+    """
+    values = plain(raw, source)
     try:
-        study = Study.model_validate(json.loads(json.dumps(raw, default=str)))
+        study = Study.model_validate(values)
     except ValidationError as error:
-        raise StudyError(_message(source, [_finding(e) for e in error.errors()])) from None
-    findings = check(study)
+        raise StudyError(message(source, [_finding(e) for e in error.errors(include_url=False)], lines)) from None
+    findings = list(_booleans(values, study)) or check(study)
     if findings:
-        raise StudyError(_message(source, findings))
+        raise StudyError(message(source, findings, lines))
     return study
 
 
-def _message(source: str, findings: list[Finding]) -> str:
-    count = "1 setting is" if len(findings) == 1 else f"{len(findings)} settings are"
-    lines = [f"{source}: {count} wrong"]
-    lines += [f"  {f.key}: {f.problem}\n    remedy: {f.remedy}" for f in findings]
-    return "\n".join(lines)
+def parse_config(config: Mapping[str, Any], documents: Sequence[Document]) -> Study:
+    """Check the settings that Snakemake has read.
+
+    Snakemake reads less strictly: of a key that is given twice it keeps the last, and it makes dates and octal numbers.
+    So its files are read by `read_document` as well.
+
+    Args:
+        config: What Snakemake has read, with the settings of `--config` in it.
+        documents: The files that it has read. None if it was given the settings themselves.
+
+    Returns:
+        The study.
+
+    Raises:
+        StudyError: As `load_study`.
+    """
+    for document in documents:
+        if _YTE in document.values:
+            finding = Finding(_YTE, "Snakemake would run the file as a template", "remove it; write plain YAML")
+            raise StudyError(message(str(document.path), [finding], document.lines))
+    source = ", ".join(str(document.path) for document in documents) or "configuration"
+    same = len(documents) == 1 and documents[0].values == config
+    return parse_study(config, source, documents[0].lines if same else None)
+
+
+def notes_on(study: Study) -> list[str]:
+    """Return a line about each setting that is allowed and weak."""
+    return [f"{note.key}: {note.problem}; {note.remedy}" for note in check_notes(study)]
+
+
+def merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge settings into others, section by section, as Snakemake does with `--config`.
+
+    Args:
+        values: The settings of a file.
+        settings: Those that take their place. A mapping is merged into the mapping of that key; anything else
+            takes its place.
+
+    Returns:
+        New settings; neither argument is changed.
+    """
+    found: dict[str, Any] = dict(copy.deepcopy(values))
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            own = found.get(key, {})
+            if isinstance(own, Mapping) or value:  # Snakemake lets an empty mapping change nothing
+                found[key] = merged(own if isinstance(own, Mapping) else {}, value)
+        else:
+            found[key] = value
+    return found
+
+
+def _booleans(raw: Any, parsed: Any, loc: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+    """Yield the places where `true` or `false` has been taken for a number."""
+    if isinstance(raw, bool) and not isinstance(parsed, bool):
+        remedy = "write a number; true and false do not fit here"
+        yield Finding(_key(list(loc)), f"given {str(raw).lower()}", remedy)
+    elif isinstance(raw, dict):
+        for key, value in raw.items():
+            own = parsed.get(key) if isinstance(parsed, dict) else getattr(parsed, key, value)
+            yield from _booleans(value, own, (*loc, key))
+    elif isinstance(raw, list) and isinstance(parsed, (list, tuple)):
+        for index, (value, own) in enumerate(zip(raw, parsed, strict=False)):
+            yield from _booleans(value, own, (*loc, index))
 
 
 def _finding(error: Any) -> Finding:
@@ -69,7 +150,20 @@ def _finding(error: Any) -> Finding:
     if kind == "union_tag_not_found":
         name = context["discriminator"].strip("'")
         return Finding(f"{key}.{name}", "is missing", f"add `{name}`; `rlgen config schema` lists what it may be")
-    return Finding(key, f"given {given}", error["msg"].replace("Input should", "it should"))
+    remedy = error["msg"].replace("Input should", "it should").replace("String should", "it should")
+    return Finding(key, f"given {given}", remedy + _hint(kind, error["input"]))
+
+
+def _hint(kind: str, value: Any) -> str:
+    """Return what else a remedy should say about a value of the wrong type."""
+    if kind in ("string_type", "path_type") and isinstance(value, (int, float)):
+        return "; put it in quotes if it is text"
+    if kind.startswith(("int_", "float_")) and isinstance(value, str):
+        if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d{1,3}", value.strip()):
+            return f"; YAML reads `{value}` as text: write {float(value):.15g}"
+        if re.fullmatch(r"[-+]?\d{1,3}([,' ]\d{3})+(\.\d+)?", value.strip()):
+            return f"; write {re.sub('[^-0-9.]', '', value)}"
+    return ""
 
 
 def _walk(loc: tuple[str | int, ...]) -> tuple[list[str | int], type[BaseModel] | None]:
@@ -78,6 +172,8 @@ def _walk(loc: tuple[str | int, ...]) -> tuple[list[str | int], type[BaseModel] 
     holder: type[BaseModel] | None = Study
     path: list[str | int] = []
     for step in loc:
+        if step == "[key]":  # the name before it is what is wrong
+            continue
         if isinstance(model, list):  # candidates of a discriminated union: the step is the tag
             model = next(m for m in model if step in get_args(m.model_fields[_tag(m)].annotation))
             holder = model
@@ -115,5 +211,8 @@ def _key(loc: list[str | int]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    """Return a value as a message shows it, not longer than 60 characters."""
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number of more than 30 digits"
+    text = repr(value[:60] if isinstance(value, (str, list)) else value)
     return text if len(text) <= 60 else text[:57] + "..."

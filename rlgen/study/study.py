@@ -21,12 +21,14 @@ from rlgen.study.sections import (
     ExistingArm,
     Interventions,
     Localisation,
+    LocalPath,
     Name,
     Nulls,
     Problems,
     Report,
     Resources,
     Section,
+    Seed,
     Task,
     Tasks,
     Teacher,
@@ -57,9 +59,9 @@ class Study(Section):
 
     study: Name
     """The study's name: its results are under `<results>/<study>/`."""
-    results: Path = Path("results")
+    results: LocalPath = Path("results")
     """Root of all studies' results, for instance on a scratch file system."""
-    seed: int = 0
+    seed: Seed = 0
     """Every stage's random numbers follow from it."""
     verifier: Verifier = "math"
     """What judges whether a final answer is right: `math`, `text`, `choice`, `number`, or your own

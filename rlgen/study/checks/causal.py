@@ -45,9 +45,6 @@ def _references(study: Study) -> Iterator[Finding]:
         yield from _oracle(study)
         if found.arm not in study.arm_names:
             yield Finding("localisation.arm", f"no arm `{found.arm}`", f"use one of: {', '.join(study.arm_names)}")
-    mode = study.interventions.mode
-    if mode is not None and (mode.count(":") != 1 or not all(mode.split(":"))):
-        yield Finding("interventions.mode", f"given '{mode}'", "write it as `package.module:function`")
     if "transfer" not in study.interventions.groups:
         problem = "`transfer` is not among them, on which features are selected"
         yield Finding("interventions.groups", problem, "add it")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlgen.data import benchmarks
+from rlgen.data.prompts import PromptError, check_template
 from rlgen.study.checks.finding import Finding
 from rlgen.study.sections import BenchmarkTask, HubText, JsonlTask, JsonlText, PretrainedBase
 from rlgen.study.study import Study
@@ -17,6 +18,7 @@ POSITIONS = 256
 def check_data(study: Study) -> Iterator[Finding]:
     """What is wrong with tasks, corpus and stores."""
     yield from _task_names(study)
+    yield from _prompts(study)
     yield from _benchmarks(study)
     yield from _files(study)
     yield from _world(study)
@@ -31,6 +33,17 @@ def _task_names(study: Study) -> Iterator[Finding]:
                 where = f"listed in `{seen[name]}` and `{group}`" if seen[name] != group else "listed twice"
                 yield Finding(f"tasks.{group}", f"task `{name}` is {where}", "list each task once, in one group")
             seen[name] = group
+
+
+def _prompts(study: Study) -> Iterator[Finding]:
+    """Yield prompts of tasks that are no templates, or tell the model the answer."""
+    for group, tasks in study.tasks:
+        for i, task in enumerate(tasks):
+            if isinstance(task, JsonlTask):
+                try:
+                    check_template(task.prompt)
+                except PromptError as error:
+                    yield Finding(f"tasks.{group}[{i}].prompt", error.problem, error.remedy)
 
 
 def _benchmarks(study: Study) -> Iterator[Finding]:

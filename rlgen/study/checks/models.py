@@ -71,18 +71,22 @@ def _arms(study: Study) -> Iterator[Finding]:
         if isinstance(arm, TrainedArm):
             yield from _batches(f"arms[{i}]", arm, study.resources_of(arm.method).processes)
             yield from _deepspeed(f"arms[{i}]", arm)
-            if (most := study.problems.most) is not None and arm.checkpoints > (steps := arm.steps(most)):
-                problem = f"{arm.checkpoints} cannot be taken in {steps} steps"
-                yield Finding(f"arms[{i}].checkpoints", problem, f"ask for at most {steps}, or train longer")
+            yield from _checkpoints(f"arms[{i}]", arm, study.problems.most)
         if isinstance(arm, SftArm) and (most := study.problems.most_tokens) is not None and most >= arm.max_length:
             problem = f"problems of up to {most} tokens (problems.max_prompt_tokens, problems.max_solution_tokens)"
             yield Finding(f"arms[{i}].max_length", f"{arm.max_length} for {problem}", f"set it to {most + 1} or more")
-        if isinstance(arm, GrpoArm):
-            if arm.reward.count(":") != 1 or not all(arm.reward.split(":")):
-                yield Finding(f"arms[{i}].reward", f"given '{arm.reward}'", "write it as `package.module:function`")
-            if arm.rollouts.server and arm.rollouts.engine == "transformers":
-                problem = "a vLLM server is named, and `engine: transformers` does not use it"
-                yield Finding(f"arms[{i}].rollouts.server", problem, "set engine to `vllm`, or leave the server out")
+        if isinstance(arm, GrpoArm) and arm.rollouts.server and arm.rollouts.engine == "transformers":
+            problem = "a vLLM server is named, and `engine: transformers` does not use it"
+            yield Finding(f"arms[{i}].rollouts.server", problem, "set engine to `vllm`, or leave the server out")
+
+
+def _checkpoints(key: str, arm: TrainedArm, problems: int | None) -> Iterator[Finding]:
+    """Yield whether an arm has fewer steps than checkpoints. `problems` is their number, if it is known."""
+    if problems is None or arm.problems_per_step < 1:  # fewer completions than generations: `_batches` tells
+        return
+    if arm.checkpoints > (steps := arm.steps(problems)):
+        problem = f"{arm.checkpoints} cannot be taken in {steps} steps"
+        yield Finding(f"{key}.checkpoints", problem, f"ask for at most {steps}, or train longer")
 
 
 def _batches(key: str, arm: TrainedArm, processes: int) -> Iterator[Finding]:

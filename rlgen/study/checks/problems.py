@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rlgen.data.prompts import PromptError, check_template
 from rlgen.study.checks.finding import Finding
 from rlgen.study.sections import (
     ExistingBase,
@@ -76,16 +77,12 @@ def _levels(study: Study) -> Iterator[Finding]:
 
 
 def _format(key: str, template: str) -> Iterator[Finding]:
-    """What is wrong with a format string over `problem`."""
-    marks = ("[first]", "[second]")
+    """Yield what is wrong with a prompt template over `problem`."""
+    remedy = "write {problem} where the problem goes, and double all other braces"
     try:
-        first, second = (template.format(problem=mark) for mark in marks)
-        filled = first != second
-    except (AttributeError, LookupError, TypeError, ValueError):
-        filled = False
-    if not filled:
-        remedy = "write {problem} where the problem goes, and double all other braces"
-        yield Finding(key, f"{template!r} is no format string over `problem`", remedy)
+        check_template(template, allowed=("problem",))
+    except PromptError as error:
+        yield Finding(key, error.problem, remedy)
 
 
 def _teacher(study: Study) -> Iterator[Finding]:

@@ -4,7 +4,18 @@ Every attribute's docstring becomes its description in `rlgen config schema`. No
 """
 
 from rlgen.study.sections.causal import Amplification, CodeKind, Edit, Interventions, Localisation, Nulls
-from rlgen.study.sections.common import Fraction, HubPath, Name, NonNegative, Section, TokenSet, Verifier, WorldTask
+from rlgen.study.sections.common import (
+    Fraction,
+    HubPath,
+    LocalPath,
+    Name,
+    NonNegative,
+    Section,
+    Seed,
+    TokenSet,
+    Verifier,
+    WorldTask,
+)
 from rlgen.study.sections.crosscoders import Activations, Attribution, Codec, Crosscoder, CrosscoderEntry, Tracking
 from rlgen.study.sections.data import (
     BenchmarkTask,
@@ -62,6 +73,7 @@ __all__ = [
     "JsonlProblems",
     "JsonlTask",
     "JsonlText",
+    "LocalPath",
     "Localisation",
     "Lora",
     "MiniatureProblems",
@@ -78,6 +90,7 @@ __all__ = [
     "Resources",
     "Rollouts",
     "Section",
+    "Seed",
     "SftArm",
     "Task",
     "Tasks",

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, TaskGroup, TokenSet, files_of
+from rlgen.study.sections.common import (
+    Fraction,
+    Name,
+    NonNegative,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    TaskGroup,
+    TokenSet,
+    files_of,
+)
 
 CodeKind = Literal["swap_readout", "decoder_projection"]
 """How a joint code gives a value for one model."""

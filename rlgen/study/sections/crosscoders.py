@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from rlgen.study.sections.common import Fraction, Name, NonNegative, Section
+from rlgen.study.sections.common import (
+    Fraction,
+    Name,
+    NonNegative,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Seed,
+    TokenCount,
+)
 
 Codec = Literal["none", "lz4", "zstd"]
 """`lz4`: Blosc's, after bit-shuffling; `zstd`: plain, level 1."""
@@ -20,7 +29,7 @@ class Activations(Section):
 
     layers: Annotated[list[PositiveInt], Field(min_length=1)]
     """Decoder blocks after which the residual stream is read; 1 is the first block, as in `hidden_states[1]`."""
-    parts: PositiveInt = 1
+    parts: Annotated[int, Field(gt=0, le=1000)] = 1
     """Parts of the corpus, dumped by separate jobs."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Stored precision; bfloat16 is stored as its bits in uint16."""
@@ -68,7 +77,7 @@ class Crosscoder(Section):
     """Weight of the auxiliary loss that revives dead features (not for relu_l1)."""
     feature_shards: PositiveInt = 1
     """How many processes of a distributed fit share the features; the others share the tokens."""
-    tokens: PositiveInt | None = None
+    tokens: TokenCount | None = None
     """Only about the first so many tokens of the stores, in whole chunks; all if not given."""
     epochs: PositiveFloat = 1.0
     """Passes over the activations, or over the first `tokens` of them."""
@@ -80,7 +89,7 @@ class Crosscoder(Section):
     """Share of steps over which the sparsity penalty and the learning rate rise. Paper: 5%."""
     decay: Fraction = 0.2
     """Share of steps, the last ones, over which the learning rate falls to 0. Paper: 20%."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Of the initial weights and of the tokens' order, beside the study's seed."""
 
 
@@ -106,7 +115,7 @@ class Grid(Section):
 class CrosscoderEntry(Crosscoder):
     """A crosscoder and its variants, each a fit of its own. The study goes on with the entry's own settings."""
 
-    seeds: list[NonNegativeInt] = []
+    seeds: list[Seed] = []
     """Further seeds. Features are matched between them: their stability is in the feature table."""
     grid: Grid = Grid()
     """Further values of settings, for comparison."""
@@ -126,7 +135,7 @@ class Tracking(Section):
 
     crosscoders: list[Name] = []
     """Pairwise crosscoders (base and one arm) whose arm is tracked."""
-    tokens: PositiveInt
+    tokens: TokenCount
     """Corpus tokens on which checkpoints are dumped and decoders refitted."""
     top: PositiveInt = 50
     """Features compared between checkpoints. Paper: 50."""

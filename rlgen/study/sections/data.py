@@ -5,9 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from rlgen.study.sections.common import HubPath, Name, NonNegative, Section, Verifier, WorldTask
+from rlgen.study.sections.common import (
+    HubPath,
+    LocalPath,
+    Name,
+    NonNegative,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    TokenCount,
+    Verifier,
+    WorldTask,
+)
 
 
 class _Task(Section):
@@ -37,7 +48,7 @@ class JsonlTask(_Task):
     """An evaluation task from a local JSONL file."""
 
     source: Literal["jsonl"]
-    path: Path
+    path: LocalPath
     """One JSON object a line."""
     format: Literal["multiple_choice", "generate"]
     """`multiple_choice`: log-likelihood of `choices`, `answer` is an index. `generate`: free text, `answer` is text."""
@@ -53,7 +64,7 @@ class BenchmarkTask(_Task):
     source: Literal["benchmark"]
     benchmark: str | None = None
     """The benchmark, if its name is not the task's own."""
-    path: Path | None = None
+    path: LocalPath | None = None
     """A local JSONL file of normalised rows; without it, the benchmark's data set on the hub is read."""
     revision: str | None = None
     """Commit or tag of the data set on the hub (of LogiQA and HEAD-QA: of its parquet export). Without it, what is
@@ -119,7 +130,7 @@ class JsonlText(Section):
     """Text of a local JSONL file, repeated from its start if it is too short."""
 
     source: Literal["jsonl"]
-    path: Path
+    path: LocalPath
     """One JSON object a line."""
     field: str = "text"
     """Field with the document's text."""
@@ -156,9 +167,9 @@ Text = Annotated[MiniatureText | ProblemText | JsonlText | HubText, Field(discri
 class Corpus(Section):
     """The token ids on which every model's activations are taken."""
 
-    tokens: PositiveInt
+    tokens: TokenCount
     """Size, in tokens; rounded down to whole rows."""
-    row_length: Annotated[int, Field(ge=8)] = 1024
+    row_length: Annotated[int, Field(ge=8, le=10**9)] = 1024
     """Tokens per packed row."""
     separate_documents: bool = False
     """Documents of a row do not attend to one another, and their positions start anew."""

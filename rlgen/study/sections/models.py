@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from rlgen.adapter_folder import is_adapter
-from rlgen.study.sections.common import Fraction, HubPath, Section
+from rlgen.study.sections.common import Fraction, HubPath, PositiveFloat, PositiveInt, Section
 from rlgen.study.sections.training import Arm, GrpoArm, SftArm
 
 

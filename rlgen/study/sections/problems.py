@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from rlgen.study.sections.common import HubPath, Name, Section, Verifier, WorldTask
+from rlgen.study.sections.common import HubPath, LocalPath, Name, PositiveInt, Section, Verifier, WorldTask
 
 
 class MiniatureProblems(Section):
@@ -41,7 +41,7 @@ class JsonlProblems(_Rows):
     """Problems of a local JSONL file."""
 
     source: Literal["jsonl"]
-    path: Path
+    path: LocalPath
     """One JSON object a line."""
 
 

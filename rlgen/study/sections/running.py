@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from rlgen.study.sections.common import Section
+from rlgen.study.sections.common import PositiveInt, Section
 
 
 class Report(Section):
@@ -27,7 +27,7 @@ class Resources(Section):
     """Memory, in MB."""
     runtime: PositiveInt = 60
     """Time limit, in minutes."""
-    gpus: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, Field(ge=0, le=10**6)] = 0
     """GPUs, on each node."""
     launcher: Literal["executor", "submitit"] = "executor"
     """What submits the job: Snakemake's executor; or submitit, which can have several nodes, and requeues a job that

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt
-
-from rlgen.study.sections.common import NonNegative, Share
+from rlgen.study.sections.common import NonNegative, PositiveInt, Share
 from rlgen.study.sections.models import AnyModel
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from rlgen.study.sections.common import Fraction, Name, NonNegative, Section, files_of
+from rlgen.study.sections.common import Fraction, Name, NonNegative, PositiveFloat, PositiveInt, Section, files_of
 
 
 class Arm(Section):
@@ -57,7 +57,7 @@ class TrainedArm(Arm):
     divides `batch_size`. None: the batch size, shared by the processes."""
     warmup: Fraction = 0.0
     """Share of steps over which the learning rate rises linearly to its peak."""
-    checkpoints: PositiveInt = 5
+    checkpoints: Annotated[int, Field(gt=0, le=10**5)] = 5
     """Checkpoints kept, evenly spaced; the last is the finished arm."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the products; weights are updated in float32. `auto`: bfloat16 on a GPU."""
@@ -111,7 +111,7 @@ class GrpoArm(TrainedArm):
     """Peak learning rate. Paper: 1e-6."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Learning rate after the warm-up."""
-    generations: Annotated[int, Field(ge=2)] = 8
+    generations: Annotated[int, Field(ge=2, le=10**6)] = 8
     """Rollouts per prompt; divides `batch_size`. Paper: 8."""
     max_completion_length: PositiveInt = 16384
     """Longest completion, in tokens."""

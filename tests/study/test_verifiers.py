@@ -1,5 +1,6 @@
 """Which stages read the study's verifier, and how a bad one is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rlgen.study.stages import (
     TaskSettings,
 )
 from rlgen.study.study import Study
-from tests.study.test_bad_settings import put_all
+from tests.study.settings import put_all
 from tests.workflow.study_run import tiny_settings
 
 WORLD = "rlgen.data.miniature:judge"
@@ -71,7 +72,7 @@ def test_rewards_of_the_user_s_own_do_not_read_the_verifier() -> None:
 
 def test_multiple_choice_reads_no_verifier(tmp_path: Path) -> None:
     settings = tiny_settings()
-    (tmp_path / "rows.jsonl").write_text("")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "?", "choices": ["a", "b"], "answer": 0}))
     task = {"source": "jsonl", "path": str(tmp_path / "rows.jsonl"), "format": "multiple_choice"}
     settings["tasks"]["unseen"] = [{"name": "pick", **task}, {"name": "piqa", "source": "benchmark"}]
     assert set(EvaluateSettings.of(parse_study(settings)).verifiers) == {"mod", "max", "par"}

@@ -118,20 +118,24 @@ def test_a_changed_file_of_the_users_reruns_what_reads_it(tmp_path: Path) -> Non
     assert jobs(tmp_path, study, "--until", "corpus") == {"corpus": 1}
 
 
-def test_a_user_s_reward_and_mode_are_inputs_of_what_calls_them(tmp_path: Path) -> None:
+def test_a_user_s_reward_mode_and_verifiers_are_inputs_of_what_calls_them(tmp_path: Path) -> None:
     settings = tiny_settings()
     settings["arms"][1]["reward"] = "own.rewards:short"
     settings["interventions"]["mode"] = "own.modes:brief"
+    settings["verifier"] = "own.verifiers:judge"
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "rewards.py").write_text(
         "def short(completions, **_):\n    return [0.0 for _ in completions]\n"
     )
     (tmp_path / "own" / "modes.py").write_text("def brief(prompt, response):\n    return len(response) < 4\n")
+    (tmp_path / "own" / "verifiers.py").write_text("def judge(response, gold):\n    return response == gold\n")
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(settings))
     said = snakemake(tmp_path, study, "--dry-run")
     assert "own/rewards.py" in said
     assert "own/modes.py" in said
+    blocks = {block.split()[0].rstrip(":") for block in said.split("rule ")[1:] if "own/verifiers.py" in block}
+    assert blocks == {"problems", "evaluate", "intervene", "compare"}, "the reward of the user's own reads none"
 
 
 def test_rlgen_s_own_functions_are_no_inputs(monkeypatch: pytest.MonkeyPatch) -> None:

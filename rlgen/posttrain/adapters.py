@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlgen.adapter_folder import ADAPTER_CONFIG, MERGE_YOURSELF, adapter_fault, is_adapter, read_adapter_config
+from rlgen.adapter_folder import (
+    ADAPTER_CONFIG,
+    MERGE_YOURSELF,
+    PICKLED_WEIGHTS,
+    adapter_fault,
+    is_adapter,
+    read_adapter_config,
+)
 from rlgen.errors import StudyError
 from rlgen.models import load_model, load_tokenizer, locate, save_model, vocabulary_difference
 from rlgen.posttrain.merging import OTHER_BASE, Adapter, attach, explained, merged_model
@@ -42,6 +49,9 @@ def find_adapter(path: str, revision: str | None, digest: str | None) -> Adapter
 
     Returns:
         The adapter; its files are fetched from the hub if it is there. None if it is no adapter, or not there at all.
+
+    Raises:
+        StudyError: It is an adapter on the hub, and its files cannot be fetched.
     """
     if digest is not None:
         folder = Path(path)
@@ -50,10 +60,13 @@ def find_adapter(path: str, revision: str | None, digest: str | None) -> Adapter
 
     try:
         commit = Path(hf_hub_download(path, ADAPTER_CONFIG, revision=revision)).parent.name
-        wanted = ["*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja"]
-        folder = Path(snapshot_download(path, revision=commit, allow_patterns=wanted))
     except (OSError, ValueError):  # it has no such file, or it is not there, which loading it as a model will tell
         return None
+    wanted = ["*.safetensors", PICKLED_WEIGHTS, "pytorch_model*.bin", "*.json", "*.txt", "*.model", "*.jinja"]
+    try:
+        folder = Path(snapshot_download(path, revision=commit, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: the adapter's files cannot be fetched from the hub: {error}; try again") from None
     return Adapter(path, folder, commit=commit)
 
 
@@ -110,8 +123,9 @@ def _merge(adapter: Adapter, base: Path, made: Path) -> dict[str, Any]:
     difference = _difference(_logits(merged, ids), active)
     _judge(adapter, float(active.abs().max()), changed, difference)
     _cast(merged, dtypes, dtype)
-    with explained(adapter, "was merged, but the model cannot be saved", "mend the base's configuration"):
+    with explained(adapter, "was merged, but the model cannot be saved", "mend what it names"):
         save_model(merged, tokenizer, made)
+    log.info("%s: merged; the logits are the adapter's within %.2g", adapter.path, difference)
     rounded = _difference(_logits(_reloaded(adapter, merged, made), ids), active)
     if rounded >= changed / 2 > 0:
         log.warning(

@@ -101,8 +101,9 @@ def _load(model: PeftModelForCausalLM, adapter: Adapter) -> None:
         for tensor in get_peft_model_state_dict(model, save_embedding_layers=False).values():
             if tensor.is_floating_point():
                 tensor.fill_(torch.nan)
+    renamed = getattr(model.get_base_model(), "_checkpoint_conversion_mapping", None)
     try:
-        found = model.load_adapter(str(adapter.folder), _NAME)
+        found = model.load_adapter(str(adapter.folder), _NAME, key_mapping=renamed)
     except KeyError as error:
         raise StudyError(f"{adapter.path}: tensor {error.args[0]} is missing; {OTHER_BASE}") from None
     if found.unexpected_keys:
@@ -172,7 +173,7 @@ def explained(adapter: Adapter, what: str, remedy: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except StudyError:
+    except (StudyError, torch.OutOfMemoryError):
         raise
     except _FAULTS as error:
         text = str(error)

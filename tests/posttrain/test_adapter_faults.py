@@ -229,3 +229,11 @@ def test_a_base_that_cannot_be_merged_into_is_refused(base: Path, lora: Path, tm
     adopt(AdoptSettings(model=trusted), out=tmp_path / "base")
     with pytest.raises(StudyError, match="the base runs Python code of its own"):
         taken(lora, tmp_path / "base", tmp_path / "arm")
+
+
+def test_weights_beyond_the_base_s_range_are_refused(base: Path, tmp_path: Path) -> None:
+    load_model(base).half().save_pretrained(tmp_path / "half")
+    load_tokenizer(base).save_pretrained(tmp_path / "half")
+    folder = make_adapter(tmp_path / "half", tmp_path / "adapter", lora_of(target_modules=["v_proj"]), strength=300.0)
+    with pytest.raises(StudyError, match=r"v_proj.weight, merged, is beyond float16's range"):
+        taken(folder, tmp_path / "half", tmp_path / "arm")

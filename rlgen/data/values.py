@@ -81,7 +81,9 @@ def text_of(value: Any) -> str:
         return value
     if isinstance(value, bool):
         raise ValueError(f"is the truth value {str(value).lower()}, not a text; write in quotes what it should read")
-    if isinstance(value, (int, float, Decimal)):
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, (float, Decimal)):
         return _number(value)
     if isinstance(value, (list, tuple)):
         raise ValueError('is a list, not a text; write one text, for instance "3, 5"')

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from rlgen.data.filters import counter
 from rlgen.data.jsonl import write_rows
 from rlgen.data.problems import CARD, DROPPED, PROBLEMS, read_problems
+from rlgen.data.prompts import PromptError, check_template
 from rlgen.errors import StudyError
 from rlgen.models import load_config, load_tokenizer, locate
 from rlgen.posttrain.engines import Engine, Written, load_engine
@@ -126,10 +127,14 @@ def _prompts(rows: Sequence[Row], teacher: Teacher, model: Path, tokenizer: PreT
     where = locate(model).path
     if teacher.chat and not tokenizer.chat_template:
         raise StudyError(f"teacher.chat: {where} has no chat template; set `chat: false`, or take a model that has one")
+    try:
+        template = check_template(teacher.prompt, allowed=("problem",))
+    except PromptError as error:
+        raise StudyError(f"teacher.prompt: {error}") from None
     longest = getattr(load_config(model).get_text_config(), "max_position_embeddings", None)
     found = {}
     for row in rows:
-        text = teacher.prompt.format(problem=row.get("problem", row["prompt"]))
+        text = template.fill({"problem": row.get("problem") or row["prompt"]})
         ids = encode_chat(tokenizer, text) if teacher.chat else encode(tokenizer, text)
         if longest and len(ids) + teacher.max_new_tokens > longest:
             raise StudyError(

@@ -75,9 +75,9 @@ def is_recurrent(model: PreTrainedModel) -> bool:
 
 
 def _argument(model: PreTrainedModel) -> str:
-    known = inspect.signature(model.forward).parameters
+    known = inspect.signature(type(model).forward).parameters  # a model's own `forward` may be wrapped
     for name in _ARGUMENTS:
-        if name in known:
+        if name in known or "input_ids" not in known:  # a wrapper that passes everything on
             return name
     raise StudyError(
         f"{type(model).__name__}: its forward pass takes no cache (`past_key_values`), so it cannot answer token by "

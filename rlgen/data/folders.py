@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlgen.data.jsonl import read_list, read_rows, readable_text
+from rlgen.data.jsonl import is_list, read_list, read_rows, readable_text
 from rlgen.data.rows import Row
 from rlgen.errors import StudyError
 
@@ -73,11 +73,7 @@ def _rows(file: Path) -> Iterator[Row]:
     suffix, packed = _suffix(file), file.suffix == ".gz"
     if suffix in _TABLES:
         return _table(file, packed, _TABLES[suffix])
-    return read_list(file, packed) if _is_list(file, packed) else read_rows(file, unpack=packed)
-
-
-def _is_list(file: Path, packed: bool) -> bool:
-    return next((line.lstrip().startswith("[") for _, line in readable_text(file, packed) if line.strip()), False)
+    return read_list(file, packed) if is_list(file, packed) else read_rows(file, unpack=packed)
 
 
 def _table(file: Path, packed: bool, separator: str) -> Iterator[Row]:

@@ -18,7 +18,7 @@ from rlgen.data.values import BadJson, parse_json
 from rlgen.errors import StudyError
 from rlgen.stage import atomic_path
 
-__all__ = ["Row", "check_file", "read_list", "read_rows", "readable_text", "unique_names", "write_rows"]
+__all__ = ["Row", "check_file", "is_list", "read_list", "read_rows", "readable_text", "unique_names", "write_rows"]
 
 LONGEST = 1 << 26
 """Bytes of the longest line that is read: a longer one means that the file is not one object a line."""
@@ -68,6 +68,15 @@ def read_rows(path: Path, limit: int | None = None, unpack: bool = False) -> Ite
     """
     check_file(path)
     return islice(_rows(path, unpack), limit)
+
+
+def is_list(path: Path, unpack: bool = False) -> bool:
+    """Return whether a file begins as a JSON list does; false if it cannot be read."""
+    try:
+        with _opened(path, unpack) as file:
+            return file.read(4096).removeprefix(BOM_UTF8).lstrip().startswith(b"[")
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def read_list(path: Path, unpack: bool = False) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlgen.data.corpus import read_corpus
+from rlgen.data.jsonl import LONGEST
 from rlgen.data.problems import read_problems
 from rlgen.data.tasks import read_items
 from rlgen.data.values import parse_json, text_of
@@ -185,6 +186,14 @@ def test_a_column_of_nulls_and_then_text(tmp_path: Path) -> None:
     rows.append({**PROBLEM, "problem": "last", "filler": filler})
     hub_problems(put(tmp_path, lines(*rows)), tmp_path / "out", unverifiable="drop")
     assert [row["problem"] for row in read_problems(tmp_path / "out")] == ["last"]
+
+
+def test_a_long_list_in_one_line(tmp_path: Path) -> None:
+    """A list may be longer than the longest line."""
+    content = json.dumps([{**row, "filler": "x" * 7_000_000} for row in rows_with(*"123456789", "10")]).encode()
+    assert len(content) > LONGEST
+    hub_problems(put(tmp_path, content, "a.json"), tmp_path / "out")
+    assert [row["answer"] for row in read_problems(tmp_path / "out")] == [*"123456789", "10"]
 
 
 def test_a_field_that_some_rows_lack_is_null_there(tmp_path: Path) -> None:

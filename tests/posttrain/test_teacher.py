@@ -171,6 +171,9 @@ def test_a_chat_template_is_used_or_missed(tiny: Path, problems: Path, tmp_path:
 
 
 def test_what_cannot_be_taught_is_named(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    for prompt, message in (("Solve.", "has no field"), ("{problem} {answer}", 'uses the answer field "answer"')):
+        with pytest.raises(StudyError, match=rf"teacher\.prompt: .*{message}"):
+            run(tiny, problems, tmp_path / "p", prompt=prompt)
     with pytest.raises(StudyError, match=r"teacher\.max_new_tokens: 125, after \d of problem `p0`, exceed the 128 of"):
         run(tiny, problems, tmp_path / "a", max_new_tokens=125)
     with pytest.raises(

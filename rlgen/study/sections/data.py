@@ -55,7 +55,8 @@ class JsonlTask(_Task):
     items: PositiveInt | None = None
     """Rows used, from the first; all if not given."""
     prompt: str = "Question: {question}\nAnswer:"
-    """Python format string over a row's fields."""
+    """Text with fields of the row in braces, such as `{question}`; braces that are text are doubled. It must not use
+    `{answer}` or `{solution}`."""
 
 
 class BenchmarkTask(_Task):
@@ -143,7 +144,7 @@ class HubText(Section):
 
     source: Literal["hub"]
     path: HubPath
-    """Hub id, or a folder of data files that `datasets.load_dataset` reads."""
+    """Hub id, or a folder of data files. JSON, CSV and TSV are read as they were written, the rest by `datasets`."""
     name: str | None = None
     """Configuration of the data set."""
     split: str = "train"

@@ -50,7 +50,7 @@ class HubProblems(_Rows):
 
     source: Literal["hub"]
     path: HubPath
-    """Hub id, or a folder of data files that `datasets.load_dataset` reads."""
+    """Hub id, or a folder of data files. JSON, CSV and TSV are read as they were written, the rest by `datasets`."""
     name: str | None = None
     """Configuration of the data set."""
     split: str = "train"
@@ -73,7 +73,8 @@ class Problems(Section):
     sources: list[ProblemSource] = []
     """Where they come from, one after the other. May be empty if no arm is trained here and nothing else reads them."""
     prompt: str = "{problem}\n"
-    """Python format string over `problem`: what a model is given. The miniature's problems are prompts already."""
+    """What a model is given: text with the field `{problem}`; braces that are text are doubled. The miniature's
+    problems are prompts already."""
     shuffle: bool = False
     """Whether the problems of all sources are mixed, by the study's seed."""
     max_prompt_tokens: PositiveInt | None = None

@@ -17,7 +17,7 @@ class Teacher(AnyModel):
     engine: Literal["transformers", "vllm"] = "transformers"
     """What it writes with. vLLM must be installed; its solutions are not the same bytes on every run."""
     prompt: str = "{problem}"
-    """Python format string over `problem`: what it is asked."""
+    """What the teacher is asked: text with the field `{problem}`; braces that are text are doubled."""
     chat: bool = True
     """Whether it is asked by its tokenizer's chat template, or left to continue the prompt."""
     tries: PositiveInt = 4

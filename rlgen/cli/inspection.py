@@ -36,6 +36,17 @@ def _count(number: int, one: str, several: str = "") -> str:
     return f"{number} {one if number == 1 else several or one + 's'}"
 
 
+@config_app.command("explain")
+def config_explain(
+    key: Annotated[str, typer.Argument(help="Path of a key, such as arms.lr; the whole study if not given.")] = "",
+) -> None:
+    """Print a key's type, default and meaning, and those of the keys in it, as plain text."""
+    from rlgen.study.explain import explain
+
+    for line in explain(key):
+        typer.echo(line)
+
+
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the JSON schema of a study file."""

@@ -143,13 +143,15 @@ def _finding(error: Any) -> Finding:
         hint = f"did you mean `{near[0]}`? " if near else ""
         return Finding(key, "unknown key", f"{hint}remove it, or use one of: {', '.join(allowed)}")
     if kind == "missing":
-        return Finding(key, "is missing", f"add `{loc[-1]}`; `rlgen config schema` describes it")
+        return Finding(key, "is missing", f"add `{loc[-1]}`; `rlgen config explain {key}` describes it")
     if kind == "union_tag_invalid":
         name = context["discriminator"].strip("'")
         return Finding(f"{key}.{name}", f"given '{context['tag']}'", f"use one of: {context['expected_tags']}")
     if kind == "union_tag_not_found":
         name = context["discriminator"].strip("'")
-        return Finding(f"{key}.{name}", "is missing", f"add `{name}`; `rlgen config schema` lists what it may be")
+        return Finding(
+            f"{key}.{name}", "is missing", f"add `{name}`; `rlgen config explain {key}.{name}` lists what it may be"
+        )
     remedy = error["msg"].replace("Input should", "it should").replace("String should", "it should")
     return Finding(key, f"given {given}", remedy + _hint(kind, error["input"]))
 

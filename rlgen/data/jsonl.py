@@ -30,6 +30,8 @@ _BINARY = {
     b"PK\x03\x04": "a zip archive; unpack it first",
     b"PAR1": "a Parquet file; give its folder by `source: hub`, or write it as JSONL",
     b"ARROW1": "an Arrow file; give its folder by `source: hub`, or write it as JSONL",
+    b"\xff\xfe\x00\x00": "in UTF-32; write it as UTF-8",
+    b"\x00\x00\xfe\xff": "in UTF-32; write it as UTF-8",
     b"\xff\xfe": "in UTF-16; write it as UTF-8",
     b"\xfe\xff": "in UTF-16; write it as UTF-8",
 }

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from rlgen.data.prompts import PromptTemplate
-from rlgen.data.values import check_utf8, listed, shown, text_of
+from rlgen.data.values import check_utf8, is_blank, listed, shown, text_of
 from rlgen.errors import StudyError
 
 ASKED = ("question", "problem")
@@ -51,7 +51,7 @@ class Row:
             found = text_of(self.get(field))
         except ValueError as error:
             raise self.wrong(field, str(error)) from None
-        if not blank and not found.strip():
+        if not blank and is_blank(found):
             raise self.wrong(field, "is empty; write a text, or leave out the row")
         return found
 
@@ -77,7 +77,7 @@ class Row:
             StudyError: A field of the template is missing, null or not a text; what is asked is empty; or all are.
         """
         found = {field: self.text(field, blank=True) for field in template.fields}
-        empty = [field for field, text in found.items() if not text.strip()]
+        empty = [field for field, text in found.items() if is_blank(text)]
         for field in empty:
             if field in ASKED or len(empty) == len(found):
                 self.text(field)
@@ -92,7 +92,7 @@ class Row:
             try:
                 if not isinstance(choice, str):
                     raise ValueError(f"is {shown(choice).replace('None', 'null')}, not a text; write it in quotes")
-                if not text_of(choice).strip():
+                if is_blank(text_of(choice)):
                     raise ValueError("is empty; write a text, or leave out the row")
             except ValueError as error:
                 raise self.wrong(field, f"must be a list of two texts or more; choice {number} {error}") from None

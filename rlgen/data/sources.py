@@ -12,6 +12,7 @@ from rlgen.data.jsonl import read_rows
 from rlgen.data.miniature import TASKS, draw_distinct, teacher_solution
 from rlgen.data.prompts import PromptError, PromptTemplate, check_template
 from rlgen.data.rows import Row
+from rlgen.data.values import is_blank
 from rlgen.errors import StudyError
 from rlgen.stage import derive_seed
 from rlgen.study.sections import HubProblems, JsonlProblems, MiniatureProblems, ProblemSource
@@ -96,7 +97,7 @@ def _of_hub(row: Row, source: HubProblems, template: PromptTemplate, prefix: str
 
 def _told(value: object) -> bool:
     """Return whether a value is there: pandas writes NaN for null."""
-    return value is not None and value == value and bool(str(value).strip())
+    return value is not None and value == value and not is_blank(str(value))
 
 
 def _problem(row: Row, source: JsonlProblems | HubProblems, template: PromptTemplate, prefix: str) -> Problem:

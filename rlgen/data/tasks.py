@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import unicodedata
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -146,7 +147,22 @@ def _jsonl(task: JsonlTask) -> Items:
         template = check_template(task.prompt)
     except PromptError as error:
         raise StudyError(f"task `{task.name}`, prompt: {error}") from None
-    return (_jsonl_row(row, template, task.format) for row in _file_rows(task.name, task.path, task.items))
+    return _jsonl_rows(task, template)
+
+
+def _jsonl_rows(task: JsonlTask, template: PromptTemplate) -> Items:
+    """Yield the items of a file; at its end, refuse a prompt with a field that is the answer of every row."""
+    told = set(template.fields) if len(template.fields) > 1 else set()
+    for row in _file_rows(task.name, task.path, task.items):
+        where, item = _jsonl_row(row, template, task.format)
+        right = _as_read(item)[item["answer"]] if "choices" in item else item["answer"].strip()
+        told = {field for field in told if row.text(field, blank=True).strip() == right}
+        yield where, item
+    for field in told:
+        raise StudyError(
+            f"task `{task.name}`, prompt: the field `{field}` is the right answer in every row of {task.path}, so the "
+            "model is told what to answer; remove it from the prompt"
+        )
 
 
 def _jsonl_row(row: Row, template: PromptTemplate, kind: str) -> tuple[str, dict[str, Any]]:
@@ -186,13 +202,18 @@ def _item(row: Row, prompt: str, kind: str) -> dict[str, Any]:
     return found | {"choices": choices, "answer": row.index("answer", len(choices))}
 
 
+def _as_read(item: dict[str, Any]) -> list[str]:
+    """Return an item's choices as a person reads them: without white space around, accents in one spelling."""
+    return [unicodedata.normalize("NFC", choice.strip()) for choice in item["choices"]]
+
+
 def _equal_choices(item: dict[str, Any]) -> bool:
-    return len({choice.strip() for choice in item["choices"]}) < len(item["choices"])
+    return len(set(_as_read(item))) < len(item["choices"])
 
 
 def _right_twice(item: dict[str, Any]) -> bool:
     """Return whether another choice reads as the right one does."""
-    choices = [choice.strip() for choice in item["choices"]]
+    choices = _as_read(item)
     return choices.count(choices[item["answer"]]) > 1
 
 

@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 import sys
+import unicodedata
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -39,6 +40,11 @@ class Number(float):
             return _number(self)
         except ValueError:
             return self.literal
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text has nothing that a person can see: white space and marks such as U+200B alone."""
+    return not text.strip() or all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
 def parse_json(text: str) -> Any:

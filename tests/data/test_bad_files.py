@@ -31,7 +31,7 @@ BAD_FILES: dict[str, tuple[bytes, list[str]]] = {
     "Latin-1": (lines(ROW) + b'{"x": "caf\xe9"}\n', ["line 2", "not UTF-8", "0xe9"]),
     "UTF-16": ('{"x": 1}\n'.encode("utf-16"), ["line 1", "UTF-16"]),
     "UTF-16 without a mark": ('{"x": 1}\n'.encode("utf-16-le"), ["line 1", "NUL bytes"]),
-    "UTF-32": ('{"x": 1}\n'.encode("utf-32"), ["line 1", "UTF-8"]),
+    "UTF-32": ('{"x": 1}\n'.encode("utf-32"), ["line 1", "UTF-32"]),
     "gzip": (gzip.compress(lines(ROW)), ["line 1", "gzip", "unpack"]),
     "zip": (b"PK\x03\x04" + b"\x00\xff" * 40, ["line 1", "zip"]),
     "zstd": (b"\x28\xb5\x2f\xfd" + b"\x01\xff" * 40, ["line 1", "zstd"]),

@@ -40,6 +40,7 @@ NO_TEXT: dict[str, tuple[str, str]] = {
     "minus 5,000 digits": (f"-{LONG}", "5,000 digits"),
     "empty": ('""', "is empty"),
     "white space": ('" \\t\\n\\u00a0"', "is empty"),
+    "marks that nobody sees": ('" \\u200b\\ufeff"', "is empty"),
     "half of a pair": ('"a\\ud800"', "surrogate"),
     "the other half": ('"\\udc00a"', "surrogate"),
     "NUL": ('"a\\u0000"', "NUL"),
@@ -119,6 +120,8 @@ BAD_CHOICES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "empty": ({"choices": ["a", ""]}, ["`choices`", "choice 1", "empty"]),
     "white space": ({"choices": [" \n", "b"]}, ["`choices`", "choice 0", "empty"]),
     "equal": ({"choices": ["a", "a"]}, ["`choices`", "twice"]),
+    "equal but for the spelling of an accent": ({"choices": ["a", "e\u0301", "\u00e9"]}, ["`choices`", "twice"]),
+    "marks that nobody sees": ({"choices": ["\u200b", "b"]}, ["`choices`", "choice 0", "empty"]),
     "equal but for white space": ({"choices": ["a", "b ", "b"]}, ["`choices`", "twice"]),
     "half of a pair": ({"choices": ["a", "\ud800"]}, ["`choices`", "choice 1", "surrogate"]),
     "answer true": ({"answer": True}, ["`answer`", "True", "index into 2"]),
@@ -234,3 +237,21 @@ def test_the_problems_prompt_that_cannot_be_used(tmp_path: Path, prompt: str, fr
 def test_a_problem_that_is_its_own_answer(tmp_path: Path, field: str) -> None:
     path = put(tmp_path, lines(PROBLEM))
     refused(problems, path, tmp_path / "out", "problems.sources.0.problem", f"`{field}`", problem=field)
+
+
+@pytest.mark.parametrize(
+    ("make", "row"),
+    [(generate, GOOD | {"target": "2"}), (generate, GOOD | {"target": 2}), (choose, MC | {"target": " b"})],
+)
+def test_a_field_that_is_the_answer_by_another_name(tmp_path: Path, make: Any, row: dict[str, Any]) -> None:
+    path = put(tmp_path, lines(row, row))
+    refused(make, path, tmp_path / "out", "task `t`", "`target`", "right answer", prompt="{question} {target}")
+
+
+def test_a_field_that_is_the_answer_in_some_rows_is_no_leak(tmp_path: Path) -> None:
+    rows = [GOOD | {"hint": "2"}, GOOD | {"hint": "3"}]
+    generate(put(tmp_path, lines(*rows)), tmp_path / "out", prompt="{question} {hint}")
+
+
+def test_a_text_that_is_to_be_said_again_is_no_leak(tmp_path: Path) -> None:
+    generate(put(tmp_path, lines({"question": "x", "answer": "x"})), tmp_path / "out", prompt="Say {question}")

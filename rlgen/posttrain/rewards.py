@@ -61,7 +61,7 @@ def load_reward(name: str, verifier: str = DEFAULT) -> Reward:
         raise StudyError(
             f"reward: `{name}` cannot be imported ({error}); start from the folder that holds it, or install it"
         ) from None
-    except Exception as error:  # whatever the user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise StudyError(
             f"reward: `{name}` cannot be imported: `{module}` raises {type(error).__name__}: {error}"
         ) from None

@@ -30,7 +30,7 @@ class Own(Verifier):
         """
         try:
             found = self._function(response, gold)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StudyError(
                 f"verifier `{self.name}`: raises {type(error).__name__}: {error}, for the gold {_shown(gold)} and the "
                 f"response {_shown(response)}; mend the function"
@@ -55,7 +55,7 @@ def _load(name: str) -> Callable[[str, str], Any]:
             found: Callable[[str, str], Any] = getattr(import_module(module), function)
     except AttributeError:
         raise StudyError(f"verifier: module `{module}` has no `{function}`") from None
-    except Exception as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         raise StudyError(
             f"verifier: `{name}` cannot be imported ({type(error).__name__}: {error}); start from the folder that "
             "holds it, or install it"

@@ -71,11 +71,16 @@ def test_what_is_no_reward_is_said(code: str, message: str, tmp_path: Path, monk
     [
         ("rewards", "package.module:function"),
         ("no_such_package.rewards:f", "cannot be imported"),
+        ("own_rewards_that_leave:f", "raises SystemExit: 0"),
         ("rlgen.posttrain.rewards:none", "has no `none`"),
         ("rlgen.posttrain.rewards:Completion", "is not a function"),
     ],
 )
-def test_a_reward_that_cannot_be_had_is_named(name: str, message: str) -> None:
+def test_a_reward_that_cannot_be_had_is_named(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_rewards_that_leave.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError, match=message):
         load_reward(name)
 

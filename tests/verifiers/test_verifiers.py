@@ -143,6 +143,7 @@ def judgement(response, gold): return Judgement(None, True)
 def number(response, gold): return 1
 def nothing(response, gold): return None
 def broken(response, gold): return 1 / 0
+def leaves(response, gold): raise SystemExit(0)
 constant = 3
 """
 
@@ -167,6 +168,7 @@ def test_a_user_s_own_is_found_beside_the_study(own: str) -> None:
         ("number", r"verifier `own_verifiers:number`: returns 1 for the gold '4'; return True or False"),
         ("nothing", r"verifier `own_verifiers:nothing`: returns None"),
         ("broken", r"verifier `own_verifiers:broken`: raises ZeroDivisionError.* gold '4' and the response 'four'"),
+        ("leaves", r"verifier `own_verifiers:leaves`: raises SystemExit: 0"),
     ],
 )
 def test_what_a_user_s_own_may_not_do_is_said(own: str, function: str, message: str) -> None:
@@ -179,11 +181,16 @@ def test_what_a_user_s_own_may_not_do_is_said(own: str, function: str, message: 
     [
         ("maths", "there is no `maths`; use math, text, choice or number"),
         ("no_such_package.x:f", "cannot be imported"),
+        ("own_verifiers_that_leave:f", r"cannot be imported \(SystemExit: 0\)"),
         ("rlgen.verifiers:none", "has no `none`"),
         ("rlgen.verifiers:DEFAULT", "is not a function"),
     ],
 )
-def test_a_verifier_that_cannot_be_had_is_named(name: str, message: str) -> None:
+def test_a_verifier_that_cannot_be_had_is_named(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_verifiers_that_leave.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError, match=message):
         load_verifier(name)
 

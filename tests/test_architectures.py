@@ -146,3 +146,11 @@ def test_a_donor_reads_alongside_what_a_plain_pass_reads(family: str, tokenizer:
     assert len(seen) > 1
     for read, here in seen:
         torch.testing.assert_close(read[:, -1], here[:, -1], rtol=1e-3, atol=1e-3)
+
+
+@PRECISIONS
+def test_a_state_that_fades_within_a_document_is_seen(dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> None:
+    sizes = {"state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1, "num_hidden_layers": 2}
+    given = {**sizes, "initializer_range": 0.1}
+    (fault,) = faults(build("mamba2", given).to(dtype), tokenizer)
+    assert fault.startswith("packed documents apart: ")

@@ -83,8 +83,21 @@ def load_config(path: Path | Reference) -> PreTrainedConfig:
     """Load a model's configuration. Raises StudyError if there is none at `path`, or it cannot be read."""
     where = locate(path)
     with _loading(where, "no model configuration can be loaded from there"):
-        _refuse(where, json_faults(Path(where.path), MODEL_JSON))
+        folder = Path(where.path)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            _refuse_adapter(where, folder)
+            raise StudyError(f"{where.path}: config.json is missing; give a folder that holds a model")
+        _refuse(where, json_faults(folder, MODEL_JSON))
         return AutoConfig.from_pretrained(where.path, **where.arguments)
+
+
+def _refuse_adapter(where: Reference, folder: Path) -> None:
+    """Raise StudyError if a folder holds an adapter."""
+    if is_adapter(folder):
+        raise StudyError(
+            f"{where.path}: holds a PEFT adapter (adapter_config.json), which is no model of its own; give it as "
+            "the `path` of an arm, or merge it into its base and give the folder of the merged model"
+        )
 
 
 def load_model(path: Path | Reference, dtype: str = "auto") -> PreTrainedModel:
@@ -106,11 +119,7 @@ def load_model(path: Path | Reference, dtype: str = "auto") -> PreTrainedModel:
     with _loading(where, "no causal LM can be loaded from there"):
         # a folder, so that what loads a model again by its name (TRL's reference, vLLM) loads these very files
         folder = _folder(where)
-        if is_adapter(Path(folder)):  # transformers would load the base that its configuration names
-            raise StudyError(
-                f"{where.path}: holds a PEFT adapter (adapter_config.json), which is no model of its own; give it as "
-                "the `path` of an arm, or merge it into its base and give the folder of the merged model"
-            )
+        _refuse_adapter(where, Path(folder))  # transformers would load the base that its configuration names
         _refuse(where, file_faults(Path(folder), where.allow_pickle))
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -376,7 +376,14 @@ def test_what_is_no_model_has_one_line(name: str) -> None:
 def test_a_folder_without_a_model_has_one_line(tmp_path: Path) -> None:
     result = check(tmp_path)
     assert result.exit_code == 1
-    assert len(faults(result)) == 1
+    (fault,) = faults(result)
+    assert "config.json is missing" in fault
+
+
+def test_a_folder_with_an_adapter_alone_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (fault,) = faults(check(tmp_path))
+    assert "holds a PEFT adapter" in fault
 
 
 def test_a_study_s_model_is_followed_and_its_consent_is_not(copied: Path, tmp_path: Path) -> None:

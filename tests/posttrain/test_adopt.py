@@ -58,7 +58,7 @@ def test_a_path_may_start_at_home(tiny: Path, tmp_path: Path, monkeypatch: pytes
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     model = ExistingBase(method="existing", path=str(tmp_path / "empty"))
-    with pytest.raises(StudyError, match=r"empty: no model configuration can be loaded"):
+    with pytest.raises(StudyError, match=r"empty: config.json is missing"):
         adopt(AdoptSettings(model=model), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

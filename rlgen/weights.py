@@ -25,6 +25,8 @@ _HARMLESS = r"(^|\.)(v_head|value_head|mtp)[._]"
 """Tensors that are no part of the language model: a critic's head, layers that predict several tokens at a time."""
 _NAMED = 3
 """Tensors that one message names."""
+_LONGEST = 400
+"""Characters that are told of a library's error."""
 
 
 def file_faults(folder: Path, allow_pickle: bool = False) -> list[str]:
@@ -87,6 +89,18 @@ def load_faults(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
         )
     faults += [" ".join(str(message).split()) for message in info.get("error_msgs") or []]
     return faults
+
+
+def brief(error: Exception) -> str:
+    """Return an error's text in one line, without lists of all architectures, and with the options that rlgen has."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return (
+            "Python code that comes with it would have to be run; if you trust who made it, set `trust_remote_code: "
+            "true` in the study, or give `--trust-remote-code` on the command line"
+        )
+    text = re.split(r"\.? (?:Model type should|Should contain) (?:be )?one of", text)[0]
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _harmful(model: PreTrainedModel, keys: Iterable[str]) -> list[str]:

@@ -46,7 +46,7 @@ class Checked:
 def check_model(path: Path | Reference, separate_documents: bool = True) -> Iterator[Checked]:
     """Load a model as the stages do and check it.
 
-    Checks that build on one that failed are left out, so that each fault is told once.
+    After a failed check, the checks that build on it are left out. So each fault is reported once.
 
     Args:
         path: A folder in Hugging Face format, a study's model, or a reference to one of these or to the hub.

@@ -20,9 +20,8 @@ from rlgen.errors import StudyError
 from rlgen.forward_checks import IN_TURN, Probe, documents_apart, tried
 from rlgen.models import Reference, load_config, load_model, load_tokenizer, locate
 from rlgen.sampling import end_tokens
+from rlgen.weights import MOST_NAMED, quoted
 
-_NAMED = 3
-"""Tensors or tokens that one message names."""
 _ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 _NO_TEXT = ("image_token", "audio_token", "video_token")
 """Tokens that stand for what is no text: a model for text alone may have no embedding of them."""
@@ -137,9 +136,7 @@ def weight_faults(model: PreTrainedModel) -> Iterator[str]:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all()
     ]
     if bad:
-        more = f" and {len(bad) - _NAMED} more tensors" if len(bad) > _NAMED else ""
-        named = ", ".join(f"`{name}`" for name in bad[:_NAMED])
-        yield f"NaN or infinite numbers in {named}{more}; train or convert the model again"
+        yield f"NaN or infinite numbers in {quoted(bad)}; train or convert the model again"
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     if tied and head is not None and not bad and not torch.equal(head.weight, embedding.weight):
@@ -166,8 +163,8 @@ def token_faults(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     vocabulary = sorted((index, token) for token, index in tokenizer.get_vocab().items())
     beyond = [(i, token) for i, token in vocabulary if i >= rows and i not in far.values() and token not in no_text]
     if beyond:
-        more = f" and {len(beyond) - _NAMED} more" if len(beyond) > _NAMED else ""
-        words = ", ".join(f"{token!r} (id {index})" for index, token in beyond[:_NAMED])
+        more = f" and {len(beyond) - MOST_NAMED} more" if len(beyond) > MOST_NAMED else ""
+        words = ", ".join(f"{token!r} (id {index})" for index, token in beyond[:MOST_NAMED])
         yield f"the tokenizer knows {words}{more}, and {have}; {remedy}"
     padding = getattr(model.generation_config, "pad_token_id", None)
     if isinstance(padding, int) and padding >= rows:

@@ -27,14 +27,15 @@ class Mode:
 
 
 def load_mode(name: str) -> Callable[[str, str], bool]:
-    """The function of that name; modules of the working directory are found too. Raises StudyError if there is none."""
+    """Return the function of that name, from the working directory too. Raises StudyError if it cannot be loaded."""
     module, _, function = name.partition(":")
     try:
         with working_directory_on_path():
             found: Callable[[str, str], bool] = getattr(import_module(module), function)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the user's module does when it is imported
         raise StudyError(
-            f"interventions.mode: `{name}` cannot be loaded ({error}); give package.module:function"
+            f"interventions.mode: `{name}` cannot be loaded ({type(error).__name__}: {error}); "
+            "give package.module:function"
         ) from None
     if not callable(found):
         raise StudyError(f"interventions.mode: `{name}` is not a function; name one of (prompt, response)")

@@ -6,6 +6,7 @@ are in `rlgen.forward_checks`.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from rlgen.sampling import end_tokens
 from rlgen.weights import MOST_NAMED, quoted
 
 _ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
+log = logging.getLogger("rlgen")
+
 _NO_TEXT = ("image_token", "audio_token", "video_token")
 """Tokens that stand for what is no text: a model for text alone may have no embedding of them."""
 
@@ -72,13 +75,13 @@ def check_model(path: Path | Reference, separate_documents: bool = True) -> Iter
 def named_model(
     name: str, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
 ) -> Reference:
-    """Return the model that a person names, and quieten the libraries, whose warnings the checks tell in one line.
+    """Return the model that a person names. Silence the libraries, because each check prints one line of its own.
 
     Args:
         name: A folder in Hugging Face format, a study's model, or a hub id.
         revision: On the hub.
-        trust_remote_code: Whether Python code that comes with the model may be run. What a folder says of itself
-            counts nothing: consent is the person's.
+        trust_remote_code: Whether Python code that comes with the model may be run. What the folder's reference.json
+            says about that is ignored: only the person can consent.
         allow_pickle: Whether weights may be other than safetensors.
 
     Raises:
@@ -88,6 +91,8 @@ def named_model(
     hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not path.exists()
     if not name or not (path.is_dir() or hub_id):
         raise StudyError(f"{name}: no such folder; name a model's folder or its id on the hub")
+    if hub_id:
+        log.info("%s: no such folder here, so it is looked up on the hub", name)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     found = locate(path) if path.is_dir() else Reference(name)

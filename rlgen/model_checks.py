@@ -23,13 +23,11 @@ from rlgen.models import Reference, load_config, load_model, load_tokenizer, loc
 from rlgen.sampling import end_tokens
 from rlgen.weights import MOST_NAMED, quoted
 
-_ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 log = logging.getLogger("rlgen")
 
+_ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 _NO_TEXT = ("image_token", "audio_token", "video_token")
 """Tokens that stand for what is no text: a model for text alone may have no embedding of them."""
-
-
 _LOADED = {"configuration": load_config, "weights complete": load_model, "tokenizer loads": load_tokenizer}
 """What is loaded, by the name of the check."""
 

@@ -217,7 +217,7 @@ def prefixes_equal_plain(probe: Probe) -> str | None:
 
 
 def documents_apart(probe: Probe) -> str | None:
-    """Documents that share a row of the corpus, told by positions that start anew, do not see one another."""
+    """Check that documents in one row, whose positions each start at 0, do not attend to one another."""
     cut = probe.length // 2
     if not cut:
         return None

@@ -6,6 +6,7 @@ are in `rlgen.forward_checks`.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,14 +21,13 @@ from rlgen.errors import StudyError
 from rlgen.forward_checks import IN_TURN, Probe, documents_apart, tried
 from rlgen.models import Reference, load_config, load_model, load_tokenizer, locate
 from rlgen.sampling import end_tokens
+from rlgen.weights import MOST_NAMED, quoted
 
-_NAMED = 3
-"""Tensors or tokens that one message names."""
+log = logging.getLogger("rlgen")
+
 _ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 _NO_TEXT = ("image_token", "audio_token", "video_token")
 """Tokens that stand for what is no text: a model for text alone may have no embedding of them."""
-
-
 _LOADED = {"configuration": load_config, "weights complete": load_model, "tokenizer loads": load_tokenizer}
 """What is loaded, by the name of the check."""
 
@@ -46,7 +46,7 @@ class Checked:
 def check_model(path: Path | Reference, separate_documents: bool = True) -> Iterator[Checked]:
     """Load a model as the stages do and check it.
 
-    Checks that build on one that failed are left out, so that each fault is told once.
+    After a failed check, the checks that build on it are left out. So each fault is reported once.
 
     Args:
         path: A folder in Hugging Face format, a study's model, or a reference to one of these or to the hub.
@@ -73,13 +73,13 @@ def check_model(path: Path | Reference, separate_documents: bool = True) -> Iter
 def named_model(
     name: str, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
 ) -> Reference:
-    """Return the model that a person names, and quieten the libraries, whose warnings the checks tell in one line.
+    """Return the model that a person names. Silence the libraries, because each check prints one line of its own.
 
     Args:
         name: A folder in Hugging Face format, a study's model, or a hub id.
         revision: On the hub.
-        trust_remote_code: Whether Python code that comes with the model may be run. What a folder says of itself
-            counts nothing: consent is the person's.
+        trust_remote_code: Whether Python code that comes with the model may be run. What the folder's reference.json
+            says about that is ignored: only the person can consent.
         allow_pickle: Whether weights may be other than safetensors.
 
     Raises:
@@ -89,6 +89,8 @@ def named_model(
     hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not path.exists()
     if not name or not (path.is_dir() or hub_id):
         raise StudyError(f"{name}: no such folder; name a model's folder or its id on the hub")
+    if hub_id:
+        log.info("%s: no such folder here, so it is looked up on the hub", name)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     found = locate(path) if path.is_dir() else Reference(name)
@@ -137,9 +139,7 @@ def weight_faults(model: PreTrainedModel) -> Iterator[str]:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all()
     ]
     if bad:
-        more = f" and {len(bad) - _NAMED} more tensors" if len(bad) > _NAMED else ""
-        named = ", ".join(f"`{name}`" for name in bad[:_NAMED])
-        yield f"NaN or infinite numbers in {named}{more}; train or convert the model again"
+        yield f"NaN or infinite numbers in {quoted(bad)}; train or convert the model again"
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     if tied and head is not None and not bad and not torch.equal(head.weight, embedding.weight):
@@ -166,8 +166,8 @@ def token_faults(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     vocabulary = sorted((index, token) for token, index in tokenizer.get_vocab().items())
     beyond = [(i, token) for i, token in vocabulary if i >= rows and i not in far.values() and token not in no_text]
     if beyond:
-        more = f" and {len(beyond) - _NAMED} more" if len(beyond) > _NAMED else ""
-        words = ", ".join(f"{token!r} (id {index})" for index, token in beyond[:_NAMED])
+        more = f" and {len(beyond) - MOST_NAMED} more" if len(beyond) > MOST_NAMED else ""
+        words = ", ".join(f"{token!r} (id {index})" for index, token in beyond[:MOST_NAMED])
         yield f"the tokenizer knows {words}{more}, and {have}; {remedy}"
     padding = getattr(model.generation_config, "pad_token_id", None)
     if isinstance(padding, int) and padding >= rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,13 +23,10 @@ from transformers import (
 
 from rlgen.adapter_folder import is_adapter
 from rlgen.errors import StudyError
-from rlgen.weights import MODEL_JSON, TOKENIZER_JSON, file_faults, json_faults, load_faults
+from rlgen.weights import MODEL_JSON, TOKENIZER_JSON, brief, file_faults, json_faults, load_faults
 
 REFERENCE = "reference.json"
 """In an adopted model's folder: a `Reference`."""
-
-_LONGEST = 400
-"""Characters that are told of a library's error."""
 
 ResidualEdit = Callable[[Tensor], Tensor]
 """From the residual stream after a block, [batch, position, d], to what takes its place."""
@@ -142,19 +138,7 @@ def _loading(where: Reference, failed: str) -> Iterator[None]:
         raise
     except Exception as error:  # files of a model can be wrong in every way, and libraries check few of them
         kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-        raise StudyError(f"{where.path}: {failed}: {kind}{_brief(error)}") from None
-
-
-def _brief(error: Exception) -> str:
-    """An error's text in one line, without lists of all architectures, and with the options that rlgen has."""
-    text = " ".join(str(error).split())
-    if "trust_remote_code" in text:
-        return (
-            "Python code that comes with it would have to be run; if you trust who made it, set `trust_remote_code: "
-            "true` in the study, or give `--trust-remote-code` on the command line"
-        )
-    text = re.split(r"\.? (?:Model type should|Should contain) (?:be )?one of", text)[0]
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+        raise StudyError(f"{where.path}: {failed}: {kind}{brief(error)}") from None
 
 
 def _refuse(where: Reference, faults: list[str]) -> None:

@@ -23,8 +23,10 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 """Types of weights, as safetensors names them, of a model that is not quantised."""
 _HARMLESS = r"(^|\.)(v_head|value_head|mtp)[._]"
 """Tensors that are no part of the language model: a critic's head, layers that predict several tokens at a time."""
-_NAMED = 3
-"""Tensors that one message names."""
+MOST_NAMED = 3
+"""Tensors or tokens that one message names."""
+_LONGEST = 400
+"""Characters of a library's error that a message repeats."""
 
 
 def file_faults(folder: Path, allow_pickle: bool = False) -> list[str]:
@@ -70,7 +72,7 @@ def load_faults(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
     faults = []
     if missing := sorted(info["missing_keys"]):
         faults.append(
-            f"{_names(missing)} {_is(missing)} missing, and would be filled with random numbers; "
+            f"{quoted(missing)} {_is(missing)} missing, and would be filled with random numbers; "
             "save the model again with all of its weights"
         )
     if mismatched := sorted(info["mismatched_keys"]):
@@ -82,11 +84,23 @@ def load_faults(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
         )
     if unexpected := _harmful(model, info["unexpected_keys"]):
         faults.append(
-            f"{_names(unexpected)} {_is(unexpected)} in the weights and not in a {type(model).__name__} with this "
+            f"{quoted(unexpected)} {_is(unexpected)} in the weights and not in a {type(model).__name__} with this "
             "config.json, so the model would run without; use the config.json that belongs to the weights"
         )
     faults += [" ".join(str(message).split()) for message in info.get("error_msgs") or []]
     return faults
+
+
+def brief(error: Exception) -> str:
+    """Return an error's text in one line, without lists of all architectures, and with the options that rlgen has."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return (
+            "Python code that comes with it would have to be run; if you trust who made it, set `trust_remote_code: "
+            "true` in the study, or give `--trust-remote-code` on the command line"
+        )
+    text = re.split(r"\.? (?:Model type should|Should contain) (?:be )?one of", text)[0]
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _harmful(model: PreTrainedModel, keys: Iterable[str]) -> list[str]:
@@ -135,7 +149,7 @@ def _file_faults(folder: Path, name: str, quantised: bool) -> Iterator[str]:
         yield f"{name}: holds no tensor; copy it anew from where the model was made"
     if odd := [] if quantised else sorted(key for key, kind in types.items() if not _plausible(key, kind)):
         yield (
-            f"{name}: {_names(odd)} {_is(odd)} of the type {types[odd[0]]}, and weights are floating-point numbers "
+            f"{name}: {quoted(odd)} {_is(odd)} of the type {types[odd[0]]}, and weights are floating-point numbers "
             "unless config.json has a `quantization_config`; save the model again as bfloat16 or float32"
         )
 
@@ -161,16 +175,16 @@ def _shard_faults(folder: Path, index: str) -> Iterator[str]:
     for name in sorted(set(places.values())):
         wanted = sorted(key for key, place in places.items() if place == name)
         if Path(name).name != name or not (folder / name).is_file():
-            yield f"{name}: no such file, and {index} says that it holds {_names(wanted)}; copy it anew"
+            yield f"{name}: no such file, and {index} says that it holds {quoted(wanted)}; copy it anew"
             continue
         yield from _file_faults(folder, name, quantised)
         types = _types(folder / name)
         if isinstance(types, str):
             continue
         if absent := [key for key in wanted if key not in types]:
-            yield f"{name}: {_names(absent)} {_is(absent)} missing, though {index} says otherwise; copy both anew"
+            yield f"{name}: {quoted(absent)} {_is(absent)} missing, though {index} says otherwise; copy both anew"
         if twice := sorted(set(types) & set(seen)):
-            yield f"{name}: {_names(twice)} {_is(twice)} in {seen[twice[0]]} too; save the model again"
+            yield f"{name}: {quoted(twice)} {_is(twice)} in {seen[twice[0]]} too; save the model again"
         seen |= dict.fromkeys(types, name)
 
 
@@ -221,9 +235,10 @@ def _no_weights(folder: Path, allow_pickle: bool) -> str:
     return f"no weights there ({expected}); copy the model anew from where it was made"
 
 
-def _names(keys: list[str]) -> str:
-    named = ", ".join(f"`{key}`" for key in keys[:_NAMED])
-    return named + (f" and {len(keys) - _NAMED} more tensors" if len(keys) > _NAMED else "")
+def quoted(keys: list[str]) -> str:
+    """Return the first tensors' names, and how many more there are."""
+    named = ", ".join(f"`{key}`" for key in keys[:MOST_NAMED])
+    return named + (f" and {len(keys) - MOST_NAMED} more tensors" if len(keys) > MOST_NAMED else "")
 
 
 def _is(keys: list[str]) -> str:

@@ -18,7 +18,7 @@ def config_check(study: Path) -> None:
     """Check a study file: name every wrong key, what is wrong with it and the remedy.
 
     Settings are checked, and that files, models and functions are there. Data and models are read only when they are
-    used. Settings that are allowed and weak are told as notes.
+    used. Settings that are allowed but weak are printed as notes.
     """
     from rlgen.study import load_study, notes_on
     from rlgen.study.checks import looked_at

@@ -22,6 +22,6 @@ Services = Annotated[
 ]
 MonitorFolder = Annotated[Path, typer.Option(help="Where such services keep their files.")]
 MaybeIns = Annotated[list[Path] | None, typer.Option(exists=True)]
-Separate = Annotated[
+Apart = Annotated[
     bool, typer.Option("--separate-documents", help="Refuse a model that cannot keep a row's documents apart.")
 ]

@@ -8,18 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlgen.cli.options import (
-    In,
-    Ins,
-    MaybeIn,
-    MaybeIns,
-    MonitorFolder,
-    Out,
-    Processes,
-    Separate,
-    Services,
-    SettingsJson,
-)
+from rlgen.cli.options import Apart, In, Ins, MaybeIn, MaybeIns, MonitorFolder, Out, Processes, Services, SettingsJson
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -75,12 +64,7 @@ def pretrain(settings: SettingsJson, out: Out) -> None:
 
 
 @app.command()
-def adopt(
-    settings: SettingsJson,
-    out: Out,
-    base: MaybeIn = None,
-    separate_documents: Separate = False,
-) -> None:
+def adopt(settings: SettingsJson, out: Out, base: MaybeIn = None, separate_documents: Apart = False) -> None:
     """Check an existing model and take it into the study: by reference, or, a PEFT adapter, merged into the base."""
     from rlgen.posttrain.adopt import adopt
     from rlgen.study.stages import AdoptSettings, parse_settings

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlgen.evaluation.harness import Runner
 
 ANSWERS = 32
-"""So many answers are compared at most, spread evenly over the tasks; of a task with several samples, the first."""
+"""Most answers that are compared. They are spread evenly over the tasks; only the first sample of an item counts."""
 STEPS = 4096
 """Tokens that are generated one after the other, at most, unless a single batch takes more: long answers are asked
 again in larger batches, so that this never costs more time than a few of the evaluation's own."""

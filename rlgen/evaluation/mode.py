@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-
 import pandas as pd
 
 from rlgen.errors import StudyError
-from rlgen.imports import working_directory_on_path
+from rlgen.imports import load_function
 
 
 class Mode:
     """`package.module:function`, a function of (prompt, response) that says whether the answer is in the mode."""
 
     def __init__(self, name: str | None) -> None:
-        """Raises StudyError if there is no such function."""
-        self._decide = load_mode(name) if name else None
+        """Import the function. Raises StudyError if it cannot be imported."""
+        self._name = name
+        self._decide = load_function(name, "interventions.mode") if name else None
 
     def of(self, frame: pd.DataFrame) -> pd.Series[bool]:
-        """Of every row's response, nullable; null without a function."""
+        """Return for every row whether its response is in the mode: nullable, and null without a function.
+
+        Raises:
+            StudyError: The function raises an error.
+        """
         if self._decide is None:
             return pd.Series(pd.NA, index=frame.index, dtype="boolean")
         pairs = zip(frame["prompt"], frame["response"], strict=True)
-        return pd.Series([bool(self._decide(p, r)) for p, r in pairs], index=frame.index, dtype="boolean")
+        return pd.Series([self._of_one(p, r) for p, r in pairs], index=frame.index, dtype="boolean")
 
-
-def load_mode(name: str) -> Callable[[str, str], bool]:
-    """The function of that name; modules of the working directory are found too. Raises StudyError if there is none."""
-    module, _, function = name.partition(":")
-    try:
-        with working_directory_on_path():
-            found: Callable[[str, str], bool] = getattr(import_module(module), function)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise StudyError(
-            f"interventions.mode: `{name}` cannot be loaded ({error}); give package.module:function"
-        ) from None
-    if not callable(found):
-        raise StudyError(f"interventions.mode: `{name}` is not a function; name one of (prompt, response)")
-    return found
+    def _of_one(self, prompt: str, response: str) -> bool:
+        try:
+            return bool(self._decide and self._decide(prompt, response))
+        except (Exception, SystemExit) as error:
+            raise StudyError(
+                f"interventions.mode: `{self._name}` raises {type(error).__name__}: {error}, for the response "
+                f"{response[:200]!r}; mend the function"
+            ) from error

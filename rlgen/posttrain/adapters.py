@@ -250,5 +250,5 @@ def _name_of(dtype: torch.dtype) -> str:
 
 
 def _rounded(value: float) -> float:
-    """Keep the digits that do not hang on the order of a sum."""
+    """Keep the digits that do not depend on the order of a sum."""
     return float(f"{value:.2g}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 FIRST = 10
-"""A run is warned of if the gradient of its first so many steps, or of all its steps, is exactly zero."""
+"""Steps after which a run warns if every gradient so far was exactly zero. A shorter run warns at its end."""
 GRADIENT, REWARD, SPREAD = "grad_norm", "reward", "reward_std"
 """Columns of the curves: the gradient's norm, and the rewards' mean and standard deviation over a step."""
 

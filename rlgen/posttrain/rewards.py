@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
-from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any
 
 from rlgen.errors import StudyError
-from rlgen.imports import working_directory_on_path
+from rlgen.imports import load_function
 from rlgen.posttrain.reward_values import Reward, checked
 from rlgen.verifiers import DEFAULT, load_verifier
 
@@ -51,25 +50,7 @@ def load_reward(name: str, verifier: str = DEFAULT) -> Reward:
     Raises:
         StudyError: If the function cannot be imported, or does not take `**columns`.
     """
-    module, colon, function = name.partition(":")
-    if not (module and colon and function) or module.startswith("."):
-        raise StudyError(f"reward: `{name}` is not of the form package.module:function")
-    try:
-        with working_directory_on_path():
-            imported = import_module(module)
-    except ImportError as error:
-        raise StudyError(
-            f"reward: `{name}` cannot be imported ({error}); start from the folder that holds it, or install it"
-        ) from None
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
-        raise StudyError(
-            f"reward: `{name}` cannot be imported: `{module}` raises {type(error).__name__}: {error}"
-        ) from None
-    found = getattr(imported, function, None)
-    if found is None:
-        raise StudyError(f"reward: module `{module}` has no `{function}`")
-    if not callable(found):
-        raise StudyError(f"reward: `{name}` is not a function")
+    found = load_function(name, "reward")
     if not _takes_columns(found):
         raise StudyError(f"reward: `{name}` must take `**columns`, as it is given prompts, completions and more")
     if found is final_answer:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from rlgen.interventions.effects import EXPECTED_SIGN
 from rlgen.report.judging import (
     FAILS,
-    FEWEST_DRAWS,
     HALF,
     HOLDS,
     LEVEL,
@@ -20,6 +19,7 @@ from rlgen.report.judging import (
     make,
     nothing,
 )
+from rlgen.study.checks.notes import FEWEST_DRAWS
 
 
 def edited(edit: Block | None, group: str, claim: str) -> Verdict | None:
@@ -84,7 +84,7 @@ def _beyond(block: Block) -> bool | None:
     matched = block.get("matched_random")
     if not matched or matched["draws"] < FEWEST_DRAWS:
         return None
-    p = block["p"] if "p" in block else matched.get("p")  # of a likeness, it stands beside its draws
+    p = block["p"] if "p" in block else matched.get("p")  # a likeness keeps p with its draws
     return None if p is None else bool(p <= LEVEL)
 
 

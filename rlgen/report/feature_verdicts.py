@@ -8,7 +8,6 @@ from typing import Any
 from rlgen.evaluation.scoring import sign_test
 from rlgen.report.judging import (
     EARLY,
-    FEWEST_DRAWS,
     LEVEL,
     METHODS,
     STABLE,
@@ -23,6 +22,7 @@ from rlgen.report.judging import (
     share_of,
     unknown,
 )
+from rlgen.study.checks.notes import FEWEST_DRAWS
 
 Pairs = Mapping[str, tuple[str, Block]]
 """By method, the first arm of it that has a pairwise crosscoder with base, and that crosscoder."""
@@ -187,7 +187,7 @@ def compact(found: Block | None) -> Verdict | None:
         "A small set of features, shared by the transfer tasks, stands behind the arm's right answers",
         decided(0 < count <= found["top"] and p is not None and p < LEVEL, count == 0),
         count,
-        "as many items at random, whoever is right",
+        "as many random items, whichever model is right",
         n,
         joined(
             f"strength against permuted labels p = {p:.2g}" if p is not None else None,

@@ -11,8 +11,6 @@ Verdict = dict[str, Any]
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"
 LEVEL = 0.05
-FEWEST_DRAWS = 19
-"""With fewer random draws than this, an effect beyond all of them still has p > 0.05."""
 EARLY = 0.4
 """Share of training at which features are held against the final ones."""
 STABLE = 0.8

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlgen.posttrain.gradients import learnt_nothing
-from rlgen.report.judging import FEWEST_DRAWS, LEVEL
+from rlgen.report.judging import LEVEL
 from rlgen.report.verdicts import tally
+from rlgen.study.checks.notes import FEWEST_DRAWS
 
 Block = Mapping[str, Any]
 
@@ -227,11 +228,11 @@ def edits_told(summary: Mapping[str, Any]) -> str:
     arm = summary["localisation"]["arm"]
     does = {
         "amplify": "amplifying adds the features' mean difference to base",
-        "transplant": f"transplanting puts {arm}'s codes of them, on the same tokens, in the place of base's",
+        "transplant": f"transplanting puts {arm}'s codes of them, on the same tokens, in place of base's",
         "scale": "scaling adds base's own contribution of them once more",
         "ablate": f"ablating takes the features out of {arm}",
         "mean_ablate": f"mean-ablating holds them at their mean codes in {arm}",
-        "revert": f"reverting puts base's codes of them in the place of {arm}'s",
+        "revert": f"reverting puts base's codes of them in place of {arm}'s",
     }
     text = "; ".join(does[edit] for edit in summary["interventions"])
     return f"{text[0].upper()}{text[1:]}."

@@ -42,7 +42,7 @@ FUNCTIONS = frozenset(
 _MOST_DIGITS = 100_000
 _MOST_POWER = 10_000
 _FLOAT_DIGITS, _KEPT_DIGITS = (16, 17, 18), 12
-"""A decimal of so many significant digits is what a computer prints of a float; the first 12 count."""
+"""A decimal with this many significant digits is taken for a printed float; its first 12 digits count."""
 CLOSE_PLACES = 6
 """A decimal with so many digits after its leading zeros may stand for a value that it is rounded or cut from."""
 

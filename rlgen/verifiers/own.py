@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from rlgen.errors import StudyError
-from rlgen.imports import working_directory_on_path
+from rlgen.imports import load_function
 from rlgen.verifiers.final import said
 from rlgen.verifiers.judgement import Judgement, Verifier
 
@@ -20,7 +18,11 @@ class Own(Verifier):
     def __init__(self, name: str) -> None:
         """Import the function. Raises StudyError if it cannot be imported."""
         super().__init__(name)
-        self._function = _load(name)
+        if ":" not in name:
+            raise StudyError(
+                f"verifier: there is no `{name}`; use math, text, choice or number, or your own package.module:function"
+            )
+        self._function = load_function(name, "verifier")
 
     def __call__(self, response: str, gold: str) -> Judgement:
         """Judge a response, as `Verifier` says.
@@ -42,27 +44,6 @@ class Own(Verifier):
                 "(extracted text or None, True or False), or a Judgement"
             )
         return judgement
-
-
-def _load(name: str) -> Callable[[str, str], Any]:
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise StudyError(
-            f"verifier: there is no `{name}`; use math, text, choice or number, or your own package.module:function"
-        )
-    try:
-        with working_directory_on_path():
-            found: Callable[[str, str], Any] = getattr(import_module(module), function)
-    except AttributeError:
-        raise StudyError(f"verifier: module `{module}` has no `{function}`") from None
-    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
-        raise StudyError(
-            f"verifier: `{name}` cannot be imported ({type(error).__name__}: {error}); start from the folder that "
-            "holds it, or install it"
-        ) from None
-    if not callable(found):
-        raise StudyError(f"verifier: `{name}` is not a function; name one of (response, gold)")
-    return found
 
 
 def _judgement(found: Any, response: str) -> Judgement | None:

@@ -1,5 +1,6 @@
 """What an edited model has turned into, from divergences and answers that are known."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,11 @@ def test_a_mode_is_a_function_of_prompt_and_response() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("rlgen.data.miniature:nothing", "cannot be loaded"),
-        ("rlgen.data.nothing:thinks", "cannot be loaded"),
-        ("rlgen.data.miniature", "give package.module:function"),
-        (":thinks", "give package.module:function"),
-        (".miniature:thinks", "give package.module:function"),
+        ("rlgen.data.miniature:nothing", "cannot be imported"),
+        ("rlgen.data.nothing:thinks", "cannot be imported"),
+        ("rlgen.data.miniature", "is not of the form package.module:function"),
+        (":thinks", "is not of the form package.module:function"),
+        (".miniature:thinks", "is not of the form package.module:function"),
         ("rlgen.data.miniature:__name__", "is not a function"),
     ],
 )
@@ -95,6 +96,15 @@ def test_a_mode_that_is_no_function_is_refused_in_words(name: str, reason: str) 
     with pytest.raises(StudyError, match=reason) as caught:
         Mode(name)
     assert f"interventions.mode: `{name}`" in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "def thinks(:", "def thinks(prompt, response):\n    return 1 / 0"])
+def test_a_mode_that_raises_is_named(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "raising_mode", raising=False)
+    Path("raising_mode.py").write_text(source + "\n")
+    with pytest.raises(StudyError, match=r"interventions\.mode: `raising_mode:thinks` .*Error"):
+        Mode("raising_mode:thinks").of(pd.DataFrame({"prompt": ["p"], "response": ["r"]}))
 
 
 def test_a_mode_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a check has to say, and how it is told."""
+"""Findings of a check, and their text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def message(source: str, findings: Sequence[Finding], lines: Mapping[str, int] |
 
 
 def printable(text: str) -> str:
-    """Return the text with escapes in the place of characters that a terminal cannot or should not show."""
+    """Return the text with escapes for characters that a terminal cannot or should not show."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 

@@ -1,7 +1,6 @@
 """Functions that the study names: whether they can be imported, without importing them.
 
-A module is found as Python finds it, and its source is read. None of it is run: to check a study takes no time and no
-trust.
+A module is found as Python finds it, and its source is parsed. Nothing in it is run, so a check is quick and safe.
 """
 
 from __future__ import annotations

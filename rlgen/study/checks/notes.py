@@ -1,4 +1,4 @@
-"""What a study may say, though it says less than its author may think. Told by `rlgen config check`; nothing fails."""
+"""Settings that are allowed but weak. `rlgen config check` prints a note for each; nothing fails."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rlgen.study.sections import ExistingArm
 from rlgen.study.study import BASE, Study
 
 FEWEST_DRAWS = 19
-"""With fewer random draws, an effect beyond all of them still has p > 0.05."""
+"""With fewer random draws, an effect beyond all of them still has p > 0.05, so there is no verdict."""
 
 
 def check_notes(study: Study) -> Iterator[Finding]:
-    """Yield settings that are allowed and weak."""
+    """Yield settings that are allowed but weak."""
     if study.localisation is not None:
         yield from _tests(study)
     yield from _tracking(study)

@@ -1,4 +1,4 @@
-"""Check a model's files before they are loaded, and what transformers reports of loading them.
+"""Check a model's files before they are loaded, and the report that transformers gives of loading them.
 
 transformers fills what is missing with random numbers and goes on with a warning. Here every such thing is a fault.
 """
@@ -44,11 +44,11 @@ def file_faults(folder: Path, allow_pickle: bool = False) -> list[str]:
     if faults := json_faults(folder, MODEL_JSON):
         return faults
     if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
-        return list(_file_faults(folder, SINGLE, _quantised(folder)))
+        return list(_file_faults(SINGLE, _types(folder / SINGLE), _quantised(folder)))
     if (folder / INDEX).is_file():
         return list(_shard_faults(folder, INDEX))
     if allow_pickle and (folder / PICKLED).is_file():
-        return list(_file_faults(folder, PICKLED, _quantised(folder)))
+        return list(_file_faults(PICKLED, _types(folder / PICKLED), _quantised(folder)))
     if allow_pickle and (folder / PICKLED_INDEX).is_file():
         return list(_shard_faults(folder, PICKLED_INDEX))
     return [_no_weights(folder, allow_pickle)]
@@ -85,7 +85,7 @@ def load_faults(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
     if unexpected := _harmful(model, info["unexpected_keys"]):
         faults.append(
             f"{quoted(unexpected)} {_is(unexpected)} in the weights and not in a {type(model).__name__} with this "
-            "config.json, so the model would run without; use the config.json that belongs to the weights"
+            "config.json, so the model would run without it; use the config.json that belongs to the weights"
         )
     faults += [" ".join(str(message).split()) for message in info.get("error_msgs") or []]
     return faults
@@ -128,9 +128,9 @@ def _json_fault(path: Path) -> str | None:
     except (ValueError, RecursionError) as error:
         empty = path.stat().st_size == 0
         reason = "the file is empty" if empty else f"no JSON ({' '.join(str(error).split())})"
-        return f"{path.name}: {reason}; copy it anew from where the model was made"
+        return f"{path.name}: {reason}; copy it again from where the model was made"
     if not isinstance(found, dict):
-        return f"{path.name}: holds a {type(found).__name__} where an object is expected; copy it anew"
+        return f"{path.name}: holds a {type(found).__name__} where an object is expected; copy it again"
     return None
 
 
@@ -139,14 +139,13 @@ def _quantised(folder: Path) -> bool:
     return path.is_file() and "quantization_config" in json.loads(path.read_bytes())
 
 
-def _file_faults(folder: Path, name: str, quantised: bool) -> Iterator[str]:
-    """Faults of one file of weights."""
-    types = _types(folder / name)
+def _file_faults(name: str, types: dict[str, str] | str, quantised: bool) -> Iterator[str]:
+    """Yield the faults of one file of weights; `types` are those of its tensors, as `_types` returns them."""
     if isinstance(types, str):
         yield types
         return
     if not types:
-        yield f"{name}: holds no tensor; copy it anew from where the model was made"
+        yield f"{name}: holds no tensor; copy it again from where the model was made"
     if odd := [] if quantised else sorted(key for key, kind in types.items() if not _plausible(key, kind)):
         yield (
             f"{name}: {quoted(odd)} {_is(odd)} of the type {types[odd[0]]}, and weights are floating-point numbers "
@@ -168,21 +167,21 @@ def _shard_faults(folder: Path, index: str) -> Iterator[str]:
         return
     places = json.loads((folder / index).read_bytes()).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        yield f"{index}: has no `weight_map` from tensors to files; copy it anew from where the model was made"
+        yield f"{index}: has no `weight_map` from tensors to files; copy it again from where the model was made"
         return
     quantised = _quantised(folder)
     seen: dict[str, str] = {}
     for name in sorted(set(places.values())):
         wanted = sorted(key for key, place in places.items() if place == name)
         if Path(name).name != name or not (folder / name).is_file():
-            yield f"{name}: no such file, and {index} says that it holds {quoted(wanted)}; copy it anew"
+            yield f"{name}: no such file, and {index} says that it holds {quoted(wanted)}; copy it again"
             continue
-        yield from _file_faults(folder, name, quantised)
         types = _types(folder / name)
+        yield from _file_faults(name, types, quantised)
         if isinstance(types, str):
             continue
         if absent := [key for key in wanted if key not in types]:
-            yield f"{name}: {quoted(absent)} {_is(absent)} missing, though {index} says otherwise; copy both anew"
+            yield f"{name}: {quoted(absent)} {_is(absent)} missing, though {index} says otherwise; copy both again"
         if twice := sorted(set(types) & set(seen)):
             yield f"{name}: {quoted(twice)} {_is(twice)} in {seen[twice[0]]} too; save the model again"
         seen |= dict.fromkeys(types, name)
@@ -191,7 +190,7 @@ def _shard_faults(folder: Path, index: str) -> Iterator[str]:
 def _types(path: Path) -> dict[str, str] | str:
     """The type of every tensor in a file by its name, as safetensors calls it; a fault if the file cannot be read."""
     if not path.is_file():
-        return f"{path.name}: no file can be read there; copy it anew from where the model was made"
+        return f"{path.name}: no file can be read there; copy it again from where the model was made"
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -201,7 +200,7 @@ def _types(path: Path) -> dict[str, str] | str:
     except Exception as error:  # a damaged file makes safetensors and unpickling fail in every way
         if isinstance(error, MemoryError):
             raise
-        return f"{path.name}: {_unreadable(path, error)}; copy it anew from where the model was made"
+        return f"{path.name}: {_unreadable(path, error)}; copy it again from where the model was made"
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -232,7 +231,7 @@ def _no_weights(folder: Path, allow_pickle: bool) -> str:
             "it (`allow_pickle: true` in the study, `--allow-pickle` on the command line) if you trust who made them"
         )
     expected = " or ".join([SINGLE, INDEX, *([PICKLED] if allow_pickle else [])])
-    return f"no weights there ({expected}); copy the model anew from where it was made"
+    return f"no weights there ({expected}); copy the model again from where it was made"
 
 
 def quoted(keys: list[str]) -> str:

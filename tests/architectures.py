@@ -82,7 +82,7 @@ MIXING: dict[str, dict[str, Any]] = {
     "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48},
     "gpt_oss": {"sliding_window": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
 }
-"""Attention alone, which takes no positions that start anew for another document."""
+"""Attention-only models that do not treat positions that start again as a new document."""
 RECURRENT: dict[str, dict[str, Any]] = {
     "mamba": {"state_size": 4},
     "falcon_mamba": {"state_size": 4},

@@ -44,7 +44,7 @@ _MOST_POWER = 10_000
 _FLOAT_DIGITS, _KEPT_DIGITS = (16, 17, 18), 12
 """A decimal with this many significant digits is taken for a printed float; its first 12 digits count."""
 CLOSE_PLACES = 6
-"""A decimal with so many digits after its leading zeros may stand for a value that it is rounded or cut from."""
+"""A decimal with this many digits after its leading zeros may stand for a value that was rounded or cut to it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the page tells of the parts that a study has, and what it leaves out of those that it has not."""
+"""The page describes the parts that a study has, and leaves out those that it does not have."""
 
 from __future__ import annotations
 
